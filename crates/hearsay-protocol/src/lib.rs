@@ -1,0 +1,20 @@
+//! The words of hearsay: ids, positions, audio formats, events, client messages, close codes.
+//!
+//! Everything a stranger sends is parsed here, once, into types that cannot be wrong. No I/O, no clock, no randomness.
+
+pub mod audio;
+pub mod close;
+pub mod event;
+pub mod ids;
+pub mod position;
+pub mod time;
+
+pub use audio::{AudioFormat, ChunkNumber, Encoding, SampleRate};
+pub use close::CloseCode;
+pub use event::Event;
+pub use ids::{
+    AccountId, ConversationId, ConversationKey, EventId, GatewayId, Generation, MeetingId, MeetingKey, ParticipantId,
+    PublisherId, StreamId, UtteranceId,
+};
+pub use position::{Epoch, Offset, Position};
+pub use time::{StreamTime, Timestamp};

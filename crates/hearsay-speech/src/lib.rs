@@ -1,0 +1,3 @@
+//! Audio in, utterances out: codecs, resampling, voice activity, segmenting, engines. Synchronous; no network, no clock.
+
+pub mod engine;
