@@ -11,8 +11,8 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use hearsay_protocol::{
-    AccountId, AudioFormat, ChunkNumber, ConversationId, ConversationKey, Epoch, Event, EventId, GatewayId, Generation,
-    MeetingKey, Offset, Position, PublisherId, StreamTime, Timestamp, event::Ephemeral,
+    AccountId, ConversationId, ConversationKey, Epoch, Event, EventId, GatewayId, Generation,
+    MeetingKey, Offset, Position, PublisherId, Timestamp, event::Ephemeral,
 };
 
 /// The conversation log. Every call may take until its own deadline and then fails with [`Error::Unavailable`]; a call
@@ -198,31 +198,6 @@ pub enum State {
     Deleted,
 }
 
-/// How far somebody has read, so that the log can tell whether it still holds the same history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seen {
-    /// None: does not know the epoch yet, and accepts any.
-    pub epoch: Option<Epoch>,
-    pub offset: Offset,
-    /// The entry's random check; none: not known (a client's position carries none).
-    pub check: Option<u64>,
-}
-
-impl Seen {
-    /// Has read nothing.
-    pub const NOTHING: Self = Self { epoch: None, offset: Offset::START, check: None };
-
-    pub fn position(self) -> Option<Position> {
-        self.epoch.map(|epoch| Position { epoch, offset: self.offset })
-    }
-}
-
-impl From<Position> for Seen {
-    fn from(position: Position) -> Self {
-        Self { epoch: Some(position.epoch), offset: position.offset, check: None }
-    }
-}
-
 /// A publisher's place.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claim {
@@ -235,25 +210,6 @@ pub struct Claim {
     pub origin: Timestamp,
     /// The newest entry.
     pub top: Seen,
-}
-
-/// Where a fresh decoder of a stream begins so that it goes on exactly as the old one would have.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Restart {
-    /// The first chunk it needs.
-    pub chunk: ChunkNumber,
-    /// The stream time of that chunk's first sample.
-    pub at: StreamTime,
-    /// Bytes of audio since the format began, before that chunk: where its samples are aligned.
-    pub bytes_before: u64,
-    /// What that chunk's bytes are.
-    pub format: AudioFormat,
-    /// Codec headers a decoder needs first; at most [`Restart::MAX_HEADERS`] bytes.
-    pub headers: Bytes,
-}
-
-impl Restart {
-    pub const MAX_HEADERS: usize = 16 * 1024;
 }
 
 /// What a publisher made of the stretch `from..through` of its input.
@@ -413,4 +369,5 @@ impl Error {
 
 mod subscription;
 
+pub use hearsay_protocol::{Restart, Seen};
 pub use subscription::{Subscription, Watch};

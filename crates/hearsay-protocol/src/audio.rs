@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use bytes::Bytes;
+
+use crate::StreamTime;
+
 /// Which piece of a stream's audio: counts a stream's binary messages from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct ChunkNumber(pub u64);
@@ -69,6 +73,25 @@ impl Default for AudioFormat {
     }
 }
 
+/// Where a fresh decoder of a stream begins so that it goes on exactly as the old one would have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restart {
+    /// The first chunk it needs.
+    pub chunk: ChunkNumber,
+    /// The stream time of that chunk's first sample.
+    pub at: StreamTime,
+    /// Bytes of audio since the format began, before that chunk: where its samples are aligned.
+    pub bytes_before: u64,
+    /// What that chunk's bytes are.
+    pub format: AudioFormat,
+    /// Codec headers a decoder needs first; at most [`Restart::MAX_HEADERS`] bytes.
+    pub headers: Bytes,
+}
+
+impl Restart {
+    pub const MAX_HEADERS: usize = 16 * 1024;
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidFormat {
     #[error("encoding {got:?} is not known; LINEAR16, MULAW, FLAC and OPUS are accepted")]
@@ -112,10 +135,7 @@ mod tests {
     fn rates_outside_an_encoding_are_refused_with_what_is_accepted() {
         assert!(AudioFormat::new(Encoding::Linear16, 44_100).is_ok());
         let refused = AudioFormat::new(Encoding::Linear16, 7).unwrap_err();
-        assert_eq!(
-            refused.to_string(),
-            "sampleRateHertz 7 is not supported for LINEAR16; 8000 to 48000 are accepted"
-        );
+        assert_eq!(refused.to_string(), "sampleRateHertz 7 is not supported for LINEAR16; 8000 to 48000 are accepted");
         assert!(AudioFormat::new(Encoding::Mulaw, 16_000).is_err());
     }
 

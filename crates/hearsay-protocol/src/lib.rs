@@ -9,12 +9,12 @@ pub mod ids;
 pub mod position;
 pub mod time;
 
-pub use audio::{AudioFormat, ChunkNumber, Encoding, SampleRate};
+pub use audio::{AudioFormat, ChunkNumber, Encoding, Restart, SampleRate};
 pub use close::CloseCode;
 pub use event::Event;
 pub use ids::{
     AccountId, ConversationId, ConversationKey, EventId, GatewayId, Generation, MeetingId, MeetingKey, ParticipantId,
     PublisherId, StreamId, UtteranceId,
 };
-pub use position::{Epoch, Offset, Position};
+pub use position::{Epoch, Offset, Position, Seen};
 pub use time::{StreamTime, Timestamp};

@@ -60,6 +60,31 @@ impl FromStr for Position {
     }
 }
 
+/// How far somebody has read, so that the log can tell whether it still holds the same history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// None: does not know the epoch yet, and accepts any.
+    pub epoch: Option<Epoch>,
+    pub offset: Offset,
+    /// The entry's random check; none: not known (a client's position carries none).
+    pub check: Option<u64>,
+}
+
+impl Seen {
+    /// Has read nothing.
+    pub const NOTHING: Self = Self { epoch: None, offset: Offset::START, check: None };
+
+    pub fn position(self) -> Option<Position> {
+        self.epoch.map(|epoch| Position { epoch, offset: self.offset })
+    }
+}
+
+impl From<Position> for Seen {
+    fn from(position: Position) -> Self {
+        Self { epoch: Some(position.epoch), offset: position.offset, check: None }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

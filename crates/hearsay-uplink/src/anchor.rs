@@ -1,0 +1,113 @@
+//! Notices that a live client sent nothing for a while, so that its audio clock fell behind the wall.
+//!
+//! Muted clients send nothing; their stream's clock must then jump, or everything they say later is dated too early. A
+//! network that stalled and then delivers in a burst looks the same for a moment, so every chunk that arrives within a
+//! second must be late. A state machine without a clock.
+
+use std::time::Duration;
+
+use hearsay_protocol::StreamTime;
+
+/// Lag that no jitter explains.
+const LAG: Duration = Duration::from_secs(1);
+/// How long chunks must arrive late, without a punctual one between them.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// A stream's audio clock beside the wall.
+#[derive(Debug, Default)]
+pub(crate) struct Anchor {
+    /// The clock after the last chunk.
+    clock: StreamTime,
+    /// When the first chunk of the present run of late ones arrived, since the origin.
+    late_since: Option<Duration>,
+    heard_any: bool,
+}
+
+impl Anchor {
+    /// A chunk of `length` arrived `since_origin` after the stream's origin. Says where the clock should jump to before
+    /// this chunk, if it should.
+    pub(crate) fn chunk(&mut self, since_origin: Duration, length: Duration) -> Option<StreamTime> {
+        let end = self.clock + length;
+        let lag = since_origin.saturating_sub(Duration::from_micros(end.micros()));
+        let first = !std::mem::replace(&mut self.heard_any, true);
+        if lag <= LAG {
+            self.late_since = None;
+        } else {
+            let since = *self.late_since.get_or_insert(since_origin);
+            // Before anything was heard there is no utterance to cut, so the first chunk decides alone.
+            if first || since_origin.saturating_sub(since) >= WINDOW {
+                let start = StreamTime::ZERO + since_origin.saturating_sub(length);
+                self.clock = start + length;
+                self.late_since = None;
+                return Some(start);
+            }
+        }
+        self.clock = end;
+        None
+    }
+
+    /// Reading the socket had been stopped: the lags seen say nothing about the client.
+    pub(crate) fn paused(&mut self) {
+        self.late_since = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHUNK: Duration = Duration::from_millis(100);
+
+    fn at(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn steady_audio_never_jumps() {
+        let mut anchor = Anchor::default();
+        for n in 1..1_000 {
+            assert_eq!(anchor.chunk(at(n * 100 + 30), CHUNK), None);
+        }
+    }
+
+    #[test]
+    fn a_muted_client_jumps_once_when_a_second_of_audio_agrees() {
+        let mut anchor = Anchor::default();
+        for n in 1..=20 {
+            assert_eq!(anchor.chunk(at(n * 100), CHUNK), None);
+        }
+        let jumps: Vec<_> = (1..=40).filter_map(|n| anchor.chunk(at(7_000 + n * 100), CHUNK)).collect();
+        assert_eq!(jumps, [StreamTime(8_000_000)], "a second after the first late chunk");
+    }
+
+    #[test]
+    fn a_burst_after_a_stall_does_not_jump() {
+        let mut anchor = Anchor::default();
+        for n in 1..=20 {
+            anchor.chunk(at(n * 100), CHUNK);
+        }
+        for n in 21..=60 {
+            // Three seconds of nothing, then everything owed within 40 ms, then steady again.
+            let arrival = if n <= 50 { 5_000 + n } else { n * 100 };
+            assert_eq!(anchor.chunk(at(arrival), CHUNK), None, "chunk {n}");
+        }
+    }
+
+    #[test]
+    fn a_late_first_chunk_sets_the_clock_at_once() {
+        let mut anchor = Anchor::default();
+        assert_eq!(anchor.chunk(at(3_100), CHUNK), Some(StreamTime(3_000_000)));
+        assert_eq!(anchor.chunk(at(3_200), CHUNK), None);
+    }
+
+    #[test]
+    fn lags_from_before_a_pause_of_ours_are_forgotten() {
+        let mut anchor = Anchor::default();
+        anchor.chunk(at(100), CHUNK);
+        for n in 1..=9 {
+            assert_eq!(anchor.chunk(at(4_000 + n * 100), CHUNK), None);
+        }
+        anchor.paused();
+        assert_eq!(anchor.chunk(at(5_000), CHUNK), None);
+    }
+}
