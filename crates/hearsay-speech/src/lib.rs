@@ -1,3 +1,6 @@
 //! Audio in, utterances out: codecs, resampling, voice activity, segmenting, engines. Synchronous; no network, no clock.
 
+pub mod codec;
 pub mod engine;
+pub mod resample;
+pub mod vad;
