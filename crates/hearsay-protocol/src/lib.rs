@@ -3,6 +3,7 @@
 //! Everything a stranger sends is parsed here, once, into types that cannot be wrong. No I/O, no clock, no randomness.
 
 pub mod audio;
+pub mod client;
 pub mod close;
 pub mod event;
 pub mod ids;
