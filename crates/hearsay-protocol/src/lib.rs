@@ -9,6 +9,7 @@ pub mod event;
 pub mod ids;
 pub mod position;
 pub mod time;
+pub mod wire;
 
 pub use audio::{AudioFormat, ChunkNumber, Encoding, Restart, SampleRate};
 pub use close::CloseCode;
