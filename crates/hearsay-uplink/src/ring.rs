@@ -8,26 +8,14 @@ use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 use hearsay_bus::Restart;
-use hearsay_protocol::{AudioFormat, ChunkNumber, Encoding, StreamTime, event::SpeakerConfig};
-
-/// Something that happens before a chunk.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Marker {
-    /// All audio before it is to be decoded and on the log.
-    Finalize(String),
-    /// From here on the audio has this configuration.
-    Config(Box<SpeakerConfig>),
-    /// The stream's clock jumps to this time.
-    Reanchor(StreamTime),
-    /// The stream is over.
-    End,
-}
+use hearsay_protocol::{AudioFormat, ChunkNumber, Encoding, event::SpeakerConfig};
+use hearsay_rpc::MarkerKind;
 
 /// One thing in the stream's order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Item {
     Chunk { number: ChunkNumber, data: Bytes },
-    Marker { chunk: ChunkNumber, marker: Marker },
+    Marker { chunk: ChunkNumber, marker: MarkerKind },
 }
 
 impl Item {
@@ -71,12 +59,14 @@ impl Default for Limits {
 }
 
 /// What an acknowledgement settled.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Settled {
     /// Bytes of audio forgotten.
     pub bytes: usize,
     /// Finalize requests whose place the log has passed but whose own answer never came.
     pub finalized: Vec<String>,
+    /// The newest configuration that begins before what is held: the next recognizer starts with it.
+    pub config: Option<Box<SpeakerConfig>>,
 }
 
 /// Chunks and markers from the restart point to the newest.
@@ -149,12 +139,12 @@ impl Ring {
     }
 
     /// Puts a marker behind everything so far. Refused (false) only for a finalize beyond the bound.
-    pub fn mark(&mut self, marker: Marker) -> bool {
+    pub fn mark(&mut self, marker: MarkerKind) -> bool {
         match &marker {
-            Marker::Finalize(_) if self.finalizes >= self.limits.finalizes => return false,
-            Marker::Finalize(_) => self.finalizes += 1,
-            Marker::Config(config) => self.format = config.format,
-            Marker::Reanchor(_) | Marker::End => {}
+            MarkerKind::Finalize(_) if self.finalizes >= self.limits.finalizes => return false,
+            MarkerKind::Finalize(_) => self.finalizes += 1,
+            MarkerKind::Config(config) => self.format = config.format,
+            MarkerKind::Reanchor(_) | MarkerKind::End => {}
         }
         self.items.push_back(Item::Marker { chunk: self.next, marker });
         true
@@ -202,9 +192,13 @@ impl Ring {
                 self.sent -= 1;
                 self.bytes -= item.bytes();
                 settled.bytes += item.bytes();
-                if let Item::Marker { marker: Marker::Finalize(id), .. } = item {
-                    self.finalizes -= 1;
-                    settled.finalized.push(id);
+                match item {
+                    Item::Marker { marker: MarkerKind::Finalize(id), .. } => {
+                        self.finalizes -= 1;
+                        settled.finalized.push(id);
+                    }
+                    Item::Marker { marker: MarkerKind::Config(config), .. } => settled.config = Some(config),
+                    Item::Marker { .. } | Item::Chunk { .. } => {}
                 }
             }
         }
@@ -216,7 +210,7 @@ impl Ring {
         let found = self
             .items
             .iter()
-            .position(|item| matches!(item, Item::Marker { marker: Marker::Finalize(asked), .. } if asked == id));
+            .position(|item| matches!(item, Item::Marker { marker: MarkerKind::Finalize(asked), .. } if asked == id));
         let Some(index) = found else { return false };
         self.items.remove(index);
         self.finalizes -= 1;
@@ -250,6 +244,7 @@ pub struct Forgotten {
 
 #[cfg(test)]
 mod tests {
+    use hearsay_protocol::StreamTime;
     use proptest::prelude::*;
 
     use super::*;
@@ -309,14 +304,14 @@ mod tests {
         let mut ring = Ring::new(Limits::default(), AudioFormat::default());
         ring.push(chunk(2));
         ring.push(chunk(4));
-        ring.mark(Marker::Reanchor(StreamTime(7)));
+        ring.mark(MarkerKind::Reanchor(StreamTime(7)));
         ring.push(chunk(6));
         assert_eq!(drain(&mut ring).len(), 4);
         ring.acknowledge(ChunkNumber(2), ChunkNumber(2));
         ring.rewind(Some(&restart(2))).unwrap();
         let again = drain(&mut ring);
         assert_eq!(again.len(), 2);
-        assert!(matches!(again[0], Item::Marker { marker: Marker::Reanchor(_), .. }));
+        assert!(matches!(again[0], Item::Marker { marker: MarkerKind::Reanchor(_), .. }));
         assert!(matches!(again[1], Item::Chunk { number: ChunkNumber(2), .. }));
         assert_eq!(
             ring.rewind(Some(&restart(1))),
@@ -329,10 +324,10 @@ mod tests {
     fn a_finalize_is_answered_once() {
         let mut ring = Ring::new(Limits { finalizes: 2, ..Limits::default() }, AudioFormat::default());
         ring.push(chunk(2));
-        assert!(ring.mark(Marker::Finalize("a".into())));
+        assert!(ring.mark(MarkerKind::Finalize("a".into())));
         ring.push(chunk(2));
-        assert!(ring.mark(Marker::Finalize("b".into())));
-        assert!(!ring.mark(Marker::Finalize("c".into())), "bounded");
+        assert!(ring.mark(MarkerKind::Finalize("b".into())));
+        assert!(!ring.mark(MarkerKind::Finalize("c".into())), "bounded");
         ring.push(chunk(2));
         drain(&mut ring);
         assert!(ring.finalized("a"));

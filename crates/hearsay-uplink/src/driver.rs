@@ -1,0 +1,533 @@
+//! Drives one stream: commands in, audio to the present recognizer, acknowledgements back, and on to the next one.
+//!
+//! All order and bookkeeping is [`Ring`]'s and [`Anchor`]'s; this loop owns the call and its deadlines.
+
+use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use hearsay_bus::{Bus, Claim, Error, Refusal};
+use hearsay_protocol::{ChunkNumber, PublisherId, Restart, StreamTime, Timestamp};
+use hearsay_rpc::{
+    Ack, Marker, MarkerKind, Open, Request, Response,
+    v1::{self, recognizer_client::RecognizerClient},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+use crate::{
+    Command, Config, Finished, OpenError, StreamSpec, UplinkError, UplinkEvent,
+    anchor::Anchor,
+    budget::{Budget, Share},
+    metrics::{self, OpenStream},
+    pool::{Pool, Worker},
+    ring::{Item, Limits, Ring},
+};
+
+/// Commands between the socket's read loop and this one; what waits here is at most this many chunks.
+const COMMANDS: usize = 8;
+/// Requests between this loop and HTTP/2, which then has its own flow control.
+const REQUESTS: usize = 4;
+/// Events the connection has not read yet.
+const EVENTS: usize = 32;
+/// Waits between placements that failed: the first, doubled each time up to the last.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_LAST: Duration = Duration::from_secs(2);
+/// A recognizer that covers nothing for this long while it owes much is left: longer than its longest utterance.
+const STUCK: Duration = Duration::from_secs(15);
+/// What it owes then, as a share of the unacknowledged bound.
+const STUCK_FILL: f64 = 0.6;
+/// How long the log has to answer a claim.
+const CLAIM: Duration = Duration::from_secs(5);
+/// How long a stream whose handle was dropped may take to finish.
+const ABANDONED: Duration = Duration::from_secs(10);
+
+/// The ends the handle keeps.
+pub(crate) struct Opened {
+    pub(crate) origin: Timestamp,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) events: mpsc::Receiver<UplinkEvent>,
+    pub(crate) finished: watch::Receiver<Option<Finished>>,
+}
+
+pub(crate) struct Driver {
+    /// Taken when the loop begins.
+    place: Option<Place>,
+    placing: Placing,
+    ring: Ring,
+    share: Share,
+    anchor: Anchor,
+    claimed_at: Instant,
+    commands: mpsc::Receiver<Command>,
+    /// Set with the end marker.
+    closing: bool,
+    deadline: Option<Instant>,
+    events: Outgoing,
+    finished: watch::Sender<Option<Finished>>,
+    /// Chunks below were sent before, to some recognizer.
+    sent_once: ChunkNumber,
+    progress: Instant,
+    _open: OpenStream,
+}
+
+/// What it takes to find a stream a place.
+#[derive(Clone)]
+struct Placing {
+    config: Arc<Config>,
+    bus: Arc<dyn Bus>,
+    pool: Pool,
+    spec: StreamSpec,
+}
+
+/// A stay at one recognizer.
+struct Call {
+    requests: mpsc::Sender<v1::RecognizeRequest>,
+    responses: Streaming<v1::RecognizeResponse>,
+    worker: Arc<Worker>,
+    restart: Option<Restart>,
+}
+
+type Connecting = Pin<Box<dyn Future<Output = Result<Call, OpenError>> + Send>>;
+
+/// Where the stream is.
+enum Place {
+    At(Call),
+    /// On the way to the next recognizer, since the last one was lost; if this attempt fails, `wait` comes next.
+    Moving {
+        since: Instant,
+        attempt: Connecting,
+        wait: Duration,
+    },
+    /// Waiting to try again.
+    Waiting {
+        since: Instant,
+        until: Instant,
+        wait: Duration,
+    },
+}
+
+impl Driver {
+    pub(crate) async fn open(
+        config: Arc<Config>,
+        bus: Arc<dyn Bus>,
+        pool: Pool,
+        budget: Budget,
+        spec: StreamSpec,
+    ) -> Result<(Self, Opened), OpenError> {
+        let placing = Placing { config: Arc::clone(&config), bus, pool, spec };
+        let begun = Instant::now();
+        let claim = placing.claim().await?;
+        let origin = claim.origin;
+        let claimed_at = Instant::now();
+        let call = placing.place(claim).await?;
+        metrics::placed(true, begun.elapsed());
+        let (commands, commands_rx) = mpsc::channel(COMMANDS);
+        let (events_tx, events) = mpsc::channel(EVENTS);
+        let (finished_tx, finished) = watch::channel(None);
+        let limits = Limits {
+            unsent: config.unsent.get(),
+            unacknowledged: config.unacknowledged.get(),
+            unacknowledged_bytes: config.unacknowledged_bytes,
+            ..Limits::default()
+        };
+        let format = placing.spec.config.format;
+        let driver = Self {
+            place: Some(Place::At(call)),
+            placing,
+            ring: Ring::new(limits, format),
+            share: budget.share(),
+            anchor: Anchor::default(),
+            claimed_at,
+            commands: commands_rx,
+            closing: false,
+            deadline: None,
+            events: Outgoing { channel: events_tx, waiting: VecDeque::new() },
+            finished: finished_tx,
+            sent_once: ChunkNumber::default(),
+            progress: Instant::now(),
+            _open: OpenStream::new(),
+        };
+        Ok((driver, Opened { origin, commands, events, finished }))
+    }
+
+    pub(crate) async fn run(mut self) {
+        let Some(mut place) = self.place.take() else { return };
+        let finished = loop {
+            match self.step(place).await {
+                Ok(next) => place = next,
+                Err(finished) => break finished,
+            }
+        };
+        metrics::ended(match &finished.error {
+            None if finished.complete => "complete",
+            None => "incomplete",
+            Some(UplinkError::Fenced) => "fenced",
+            Some(UplinkError::Refused(_)) => "refused",
+            Some(UplinkError::Unsupported(_)) => "unsupported",
+            Some(_) => "broken",
+        });
+        if let Some(error) = &finished.error {
+            self.events.push(UplinkEvent::Failed(error.clone()));
+        }
+        // A receiver that is gone has nothing to learn.
+        self.finished.send_replace(Some(finished));
+        self.events.flush().await;
+    }
+
+    /// Waits for one thing and does it.
+    async fn step(&mut self, place: Place) -> Result<Place, Finished> {
+        let takes = !self.closing && self.ring.has_room() && !self.share.is_spent();
+        let deadline = self.deadline;
+        match place {
+            Place::At(mut call) => {
+                let stuck = (self.ring.fill() > STUCK_FILL).then(|| self.progress + STUCK);
+                let unsent = self.ring.unsent().is_some() && !call.requests.is_closed();
+                let response = tokio::select! {
+                    command = self.commands.recv(), if takes => {
+                        self.take(command);
+                        None
+                    }
+                    // Closed: the call is over, and its status, which says why, is the next response.
+                    permit = call.requests.reserve(), if unsent => {
+                        if let Ok(permit) = permit {
+                            self.send(permit);
+                        }
+                        None
+                    }
+                    response = call.responses.message() => Some(response),
+                    () = self.events.ready() => None,
+                    () = until(stuck) => {
+                        tracing::warn!(recognizer = call.worker.address, "recognizer covers nothing: moving its stream");
+                        call.worker.failed();
+                        return Ok(self.moving(Instant::now(), RETRY_FIRST));
+                    }
+                    () = until(deadline) => return Err(incomplete()),
+                };
+                match response {
+                    Some(response) => self.answered(call, response),
+                    None => Ok(Place::At(call)),
+                }
+            }
+            Place::Moving { since, mut attempt, wait } => {
+                tokio::select! {
+                    command = self.commands.recv(), if takes => self.take(command),
+                    result = &mut attempt => return self.placed(since, wait, result),
+                    () = self.events.ready() => {}
+                    () = until(deadline) => return Err(incomplete()),
+                }
+                Ok(Place::Moving { since, attempt, wait })
+            }
+            Place::Waiting { since, until: again, wait } => {
+                tokio::select! {
+                    command = self.commands.recv(), if takes => self.take(command),
+                    () = sleep_until(again) => return Ok(self.moving(since, wait)),
+                    () = self.events.ready() => {}
+                    () = until(deadline) => return Err(incomplete()),
+                }
+                Ok(Place::Waiting { since, until: again, wait })
+            }
+        }
+    }
+
+    fn take(&mut self, command: Option<Command>) {
+        match command {
+            Some(Command::Chunk { data, arrived, waited }) => {
+                metrics::received(data.len());
+                if !self.placing.spec.recorded {
+                    if waited {
+                        self.anchor.paused();
+                    }
+                    let length = self.ring.duration(data.len());
+                    let since_origin = arrived.saturating_duration_since(self.claimed_at);
+                    if let Some(to) = self.anchor.chunk(since_origin, length) {
+                        metrics::reanchored();
+                        self.ring.mark(MarkerKind::Reanchor(to));
+                    }
+                }
+                self.ring.push(data);
+                self.share.set(self.ring.bytes());
+            }
+            Some(Command::Mark(marker)) => {
+                self.closing = marker == MarkerKind::End;
+                let finalize = if let MarkerKind::Finalize(id) = &marker { Some(id.clone()) } else { None };
+                if !self.ring.mark(marker)
+                    && let Some(id) = finalize
+                {
+                    let error = UplinkError::TooManyFinalizes { limit: Limits::default().finalizes };
+                    self.events.push(UplinkEvent::FinalizeRefused { id, error });
+                }
+            }
+            None => {
+                self.closing = true;
+                self.deadline = Some(Instant::now() + ABANDONED);
+                self.ring.mark(MarkerKind::End);
+            }
+        }
+    }
+
+    fn send(&mut self, permit: mpsc::Permit<'_, v1::RecognizeRequest>) {
+        let Some(item) = self.ring.unsent() else { return };
+        let request = match item {
+            Item::Chunk { number, data } => {
+                if *number < self.sent_once {
+                    metrics::replayed(data.len());
+                } else {
+                    self.sent_once = number.next();
+                }
+                Request::Chunk { number: *number, data: data.clone() }
+            }
+            Item::Marker { chunk, marker } => Request::Marker(Marker { chunk: *chunk, kind: marker.clone() }),
+        };
+        permit.send(request.into());
+        self.ring.sent();
+    }
+
+    fn answered(
+        &mut self,
+        call: Call,
+        response: Result<Option<v1::RecognizeResponse>, Status>,
+    ) -> Result<Place, Finished> {
+        let response = match response {
+            Ok(Some(response)) => response,
+            Ok(None) => return self.lost(&call, &Status::unavailable("the recognizer ended the call")),
+            Err(status) => return self.lost(&call, &status),
+        };
+        match Response::try_from(response) {
+            Ok(Response::Opened) => {}
+            Ok(Response::Ack(ack)) => self.acknowledged(&ack),
+            Ok(Response::Finalized { id, position }) => {
+                if self.ring.finalized(&id) {
+                    self.events.push(UplinkEvent::Finalized { id, position });
+                }
+            }
+            Ok(Response::Ended { position }) => {
+                return Err(Finished { last: Some(position), complete: true, error: None });
+            }
+            Ok(Response::Health(health)) => self.events.push(UplinkEvent::Health(health)),
+            Ok(Response::Signal(signal)) => self.events.push(UplinkEvent::Signal(signal)),
+            // A newer recognizer may say things this version does not know; it must not end the stream.
+            Err(malformed) => {
+                tracing::warn!(%malformed, recognizer = call.worker.address, "an answer was not understood")
+            }
+        }
+        Ok(Place::At(call))
+    }
+
+    fn acknowledged(&mut self, ack: &Ack) {
+        self.progress = Instant::now();
+        let settled = self.ring.acknowledge(ack.through_chunk, ack.restart.chunk);
+        metrics::acknowledged(settled.bytes);
+        self.share.set(self.ring.bytes());
+        if let Some(config) = settled.config {
+            self.placing.spec.config = *config;
+        }
+        if let Some(position) = ack.top.position() {
+            for id in settled.finalized {
+                self.events.push(UplinkEvent::Finalized { id, position });
+            }
+        }
+        self.events.push(UplinkEvent::Acked { chunk: self.ring.covered(), through: ack.through });
+    }
+
+    /// The call is over before the stream is.
+    fn lost(&mut self, call: &Call, status: &Status) -> Result<Place, Finished> {
+        tracing::info!(recognizer = call.worker.address, %status, stream = %self.placing.spec.stream, "stream left its recognizer");
+        match verdict(status) {
+            Verdict::Final(error) => Err(Finished { last: None, complete: false, error: Some(error) }),
+            Verdict::Elsewhere { unwell } => {
+                if unwell {
+                    call.worker.failed();
+                }
+                Ok(self.moving(Instant::now(), RETRY_FIRST))
+            }
+        }
+    }
+
+    /// Claims anew, which fences whoever still works on the stream, and asks for the next place.
+    fn moving(&self, since: Instant, wait: Duration) -> Place {
+        let placing = self.placing.clone();
+        let attempt: Connecting = Box::pin(async move {
+            let claim = placing.claim().await?;
+            placing.place(claim).await
+        });
+        Place::Moving { since, attempt, wait }
+    }
+
+    fn placed(&mut self, since: Instant, wait: Duration, result: Result<Call, OpenError>) -> Result<Place, Finished> {
+        match result {
+            Ok(call) => {
+                if let Err(forgotten) = self.ring.rewind(call.restart.as_ref()) {
+                    return Err(broken(forgotten.to_string()));
+                }
+                metrics::placed(false, since.elapsed());
+                self.progress = Instant::now();
+                let chunk = call.restart.as_ref().map_or(ChunkNumber::default(), |restart| restart.chunk);
+                self.events.push(UplinkEvent::Moved { chunk });
+                Ok(Place::At(call))
+            }
+            Err(OpenError::Refused(refusal)) => Err(finished(UplinkError::Refused(refusal))),
+            Err(OpenError::Unsupported(what)) => Err(finished(UplinkError::Unsupported(what))),
+            Err(error @ (OpenError::Overloaded { .. } | OpenError::Unavailable(_))) => {
+                tracing::warn!(%error, stream = %self.placing.spec.stream, "no place for the stream yet");
+                Ok(Place::Waiting { since, until: Instant::now() + wait, wait: (2 * wait).min(RETRY_LAST) })
+            }
+        }
+    }
+}
+
+impl Placing {
+    async fn claim(&self) -> Result<Claim, OpenError> {
+        let publisher = PublisherId::Stream(self.spec.stream);
+        match timeout(CLAIM, self.bus.claim(&self.spec.key, &publisher)).await {
+            Ok(Ok(claim)) => Ok(claim),
+            Ok(Err(Error::Refused(refusal))) => Err(OpenError::Refused(refusal)),
+            Ok(Err(error @ Error::Unavailable(_))) => Err(OpenError::Unavailable(error.to_string())),
+            Err(_) => Err(OpenError::Unavailable(format!("no claim within {CLAIM:?}"))),
+        }
+    }
+
+    /// Offers the stream to one recognizer after the other.
+    async fn place(&self, claim: Claim) -> Result<Call, OpenError> {
+        let mut full = false;
+        let mut last = "none is configured".to_owned();
+        for worker in self.pool.candidates(&self.spec.key.meeting) {
+            let attempt = timeout(self.config.open.get(), self.offer(&worker, &claim)).await;
+            let status = match attempt {
+                Ok(Ok(call)) => return Ok(call),
+                Ok(Err(status)) => status,
+                Err(_) => Status::deadline_exceeded(format!("no answer within {:?}", self.config.open.get())),
+            };
+            tracing::info!(recognizer = worker.address, %status, stream = %self.spec.stream, "recognizer did not take the stream");
+            match status.code() {
+                Code::ResourceExhausted => full = true,
+                Code::Unimplemented | Code::InvalidArgument => {
+                    return Err(OpenError::Unsupported(status.message().to_owned()));
+                }
+                _ => worker.failed(),
+            }
+            last = format!("{}: {}", worker.address, status.message());
+        }
+        if full {
+            Err(OpenError::Overloaded { retry_after: Duration::from_secs(5) })
+        } else {
+            Err(OpenError::Unavailable(last))
+        }
+    }
+
+    async fn offer(&self, worker: &Arc<Worker>, claim: &Claim) -> Result<Call, Status> {
+        let (requests, outgoing) = mpsc::channel(REQUESTS);
+        let open = Open {
+            key: self.spec.key.clone(),
+            stream: self.spec.stream,
+            participant: Arc::clone(&self.spec.participant),
+            config: self.spec.config.clone(),
+            generation: claim.generation,
+            watermark: StreamTime(claim.watermark),
+            restart: claim.restart.clone(),
+            origin: claim.origin,
+            recorded: self.spec.recorded,
+            seen: claim.top,
+        };
+        let first = Request::Open(Box::new(open)).into();
+        // There is room: the channel is new.
+        requests.try_send(first).map_err(|_| Status::internal("a new channel has no room"))?;
+        let mut client = RecognizerClient::new(worker.channel.clone());
+        let mut responses = client.recognize(ReceiverStream::new(outgoing)).await?.into_inner();
+        match responses.message().await?.map(Response::try_from) {
+            Some(Ok(Response::Opened)) => {}
+            other => return Err(Status::internal(format!("expected `opened`, got {other:?}"))),
+        }
+        Ok(Call { requests, responses, worker: Arc::clone(worker), restart: claim.restart.clone() })
+    }
+}
+
+enum Verdict {
+    Final(UplinkError),
+    Elsewhere { unwell: bool },
+}
+
+/// What the end of a call means for its stream (`recognizer.proto` lists the codes).
+fn verdict(status: &Status) -> Verdict {
+    match status.code() {
+        Code::Aborted => Verdict::Final(UplinkError::Fenced),
+        Code::FailedPrecondition => Verdict::Final(UplinkError::Refused(Refusal::Ended)),
+        Code::NotFound => Verdict::Final(UplinkError::Refused(Refusal::Gone)),
+        Code::Unimplemented | Code::InvalidArgument => {
+            Verdict::Final(UplinkError::Unsupported(status.message().to_owned()))
+        }
+        Code::ResourceExhausted => Verdict::Elsewhere { unwell: false },
+        _ => Verdict::Elsewhere { unwell: true },
+    }
+}
+
+/// Events on their way to the connection. Nothing is dropped but what a newer one replaces; what cannot be replaced is
+/// bounded by what was asked for (finalizes) or happens at most once a stay.
+struct Outgoing {
+    channel: mpsc::Sender<UplinkEvent>,
+    waiting: VecDeque<UplinkEvent>,
+}
+
+impl Outgoing {
+    /// Signals that nobody read in time are worth nothing later.
+    const MOST: usize = 256;
+
+    fn push(&mut self, event: UplinkEvent) {
+        use std::mem::discriminant;
+        if matches!(event, UplinkEvent::Acked { .. } | UplinkEvent::Health(_)) {
+            self.waiting.retain(|waiting| discriminant(waiting) != discriminant(&event));
+        }
+        if matches!(event, UplinkEvent::Signal(_)) && self.waiting.len() >= Self::MOST {
+            return;
+        }
+        self.waiting.push_back(event);
+    }
+
+    /// Hands one event over, or never ends when there is none or nobody listens.
+    async fn ready(&mut self) {
+        if self.waiting.is_empty() {
+            std::future::pending::<()>().await;
+        }
+        match self.channel.reserve().await {
+            Ok(permit) => {
+                if let Some(event) = self.waiting.pop_front() {
+                    permit.send(event);
+                }
+            }
+            Err(_) => {
+                self.waiting.clear();
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Hands over what is left to a connection that still reads.
+    async fn flush(&mut self) {
+        for event in self.waiting.drain(..) {
+            if !matches!(timeout(Duration::from_secs(1), self.channel.send(event)).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+    }
+}
+
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn finished(error: UplinkError) -> Finished {
+    Finished { last: None, complete: false, error: Some(error) }
+}
+
+fn incomplete() -> Finished {
+    Finished { last: None, complete: false, error: None }
+}
+
+fn broken(what: String) -> Finished {
+    tracing::error!(what, "a stream cannot go on");
+    finished(UplinkError::Broken(what))
+}
