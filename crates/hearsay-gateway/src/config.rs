@@ -1,0 +1,115 @@
+//! What a gateway can be told. Defaults live here and nowhere else.
+
+use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
+
+use hearsay_runtime::HumanDuration;
+
+/// How clients are served.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where clients connect. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Connections at once, sockets and requests together. More are refused with 503. Each takes a file descriptor and,
+    /// for a speaker, up to 3 MB of audio that the log does not cover yet.
+    pub connections: NonZeroUsize,
+    /// How long a connection may take to send a complete request, the first and each next one: slow handshakes and idle
+    /// connections are cut here.
+    pub handshake: HumanDuration,
+    /// How long a refusal (401, 403, 503) is held at least; twice that at most. A stock client that reconnects without
+    /// pause is slowed to this. Zero refuses at once.
+    pub refusal_delay: HumanDuration,
+    /// Refusals held at once, in all and for one address. Each holds a connection; more are refused at once.
+    pub refusals: NonZeroUsize,
+    pub refusals_per_address: NonZeroUsize,
+    /// A socket on which nobody starts is closed after this, and a listener of a meeting that nobody opens.
+    pub open_idle: HumanDuration,
+    /// A ping is sent after this much silence from the client.
+    pub ping_every: HumanDuration,
+    /// A client that says nothing at all, pongs neither, for this long is gone.
+    pub silence: HumanDuration,
+    /// How long a client may take to close first, after the end messages.
+    pub close_grace: HumanDuration,
+    /// Audio that may run ahead of real time, unless it is a recording: what a client may have kept while its network
+    /// stalled.
+    pub pace_burst: HumanDuration,
+    /// Text messages of one client at once, and those regained in a second.
+    pub requests_burst: u32,
+    pub requests_per_second: u32,
+    /// How long a stop waits for the last words to be on the log.
+    pub flush: HumanDuration,
+    /// How long end messages wait for the last words to pass this gateway's feed.
+    pub pass: HumanDuration,
+    /// How long the log may be out of reach before a start is refused.
+    pub log_patience: HumanDuration,
+    /// Over how long a draining gateway spreads its closes. Clients come back at once, all of them.
+    pub drain_spread: HumanDuration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            connections: const { NonZeroUsize::new(60_000).expect("not zero") },
+            handshake: HumanDuration::from_secs(10),
+            refusal_delay: HumanDuration::from_secs(1),
+            refusals: const { NonZeroUsize::new(1_024).expect("not zero") },
+            refusals_per_address: const { NonZeroUsize::new(256).expect("not zero") },
+            open_idle: HumanDuration::from_secs(30 * 60),
+            ping_every: HumanDuration::from_secs(25),
+            silence: HumanDuration::from_secs(60),
+            close_grace: HumanDuration::from_secs(1),
+            pace_burst: HumanDuration::from_secs(30),
+            requests_burst: 50,
+            requests_per_second: 5,
+            flush: HumanDuration::from_secs(10),
+            pass: HumanDuration::from_secs(2),
+            log_patience: HumanDuration::from_secs(10),
+            drain_spread: HumanDuration::from_secs(8),
+        }
+    }
+}
+
+impl Config {
+    /// # Errors
+    /// Says which value contradicts which.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.ping_every.get() * 2 > self.silence.get() {
+            return Err(
+                "gateway.silence must be at least twice gateway.ping_every, or living clients are cut".to_owned()
+            );
+        }
+        if self.refusal_delay.get() * 2 > self.handshake.get() + Duration::from_secs(30) {
+            return Err("gateway.refusal_delay must leave clients their 30s handshake limit".to_owned());
+        }
+        if self.pace_burst.get() < Duration::from_secs(1) {
+            return Err("gateway.pace_burst must be at least 1s: clients send in bursts".to_owned());
+        }
+        if self.requests_burst < 4 || self.requests_per_second == 0 {
+            return Err("gateway.requests_burst must be at least 4 and requests_per_second at least 1".to_owned());
+        }
+        if self.flush.get().is_zero() {
+            return Err("gateway.flush must be above zero, or last words are lost".to_owned());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_do_not_contradict_each_other() {
+        Config::default().validate().unwrap();
+        let hasty = Config { silence: HumanDuration::from_secs(30), ..Config::default() };
+        assert!(hasty.validate().unwrap_err().contains("gateway.silence"));
+    }
+
+    #[test]
+    fn unknown_keys_are_errors() {
+        assert!(serde_json::from_str::<Config>(r#"{"listn":"x"}"#).is_err());
+        let config: Config = serde_json::from_str(r#"{"listen":"[::]:80","flush":"3s"}"#).unwrap();
+        assert_eq!(config.flush, HumanDuration::from_secs(3));
+    }
+}

@@ -1,0 +1,76 @@
+//! The list of this crate's metrics. Labels are bounded: sources, reasons and outcomes are enums.
+
+use std::time::Duration;
+
+use hearsay_runtime::GaugeGuard;
+use http::StatusCode;
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+use crate::{request::Source, session::Story};
+
+const CONNECTIONS: &str = "hearsay_gateway_connections";
+const CONNECTIONS_REFUSED: &str = "hearsay_gateway_connections_refused_total";
+const REQUESTS: &str = "hearsay_gateway_requests_total";
+const TOKENS_REFUSED: &str = "hearsay_gateway_tokens_refused_total";
+const SESSIONS: &str = "hearsay_gateway_sessions";
+const SESSIONS_ENDED: &str = "hearsay_gateway_sessions_ended_total";
+const SESSION_LENGTH: &str = "hearsay_gateway_session_seconds";
+const STARTS: &str = "hearsay_gateway_starts_total";
+const START_TIME: &str = "hearsay_gateway_start_seconds";
+const FLUSH_TIME: &str = "hearsay_gateway_flush_seconds";
+const AUDIO: &str = "hearsay_gateway_audio_bytes_total";
+const CHUNKS_DROPPED: &str = "hearsay_gateway_chunks_dropped_total";
+const MESSAGES_REFUSED: &str = "hearsay_gateway_messages_refused_total";
+
+pub(crate) fn describe() {
+    describe_gauge!(CONNECTIONS, "Connections that are open: sockets and requests.");
+    describe_counter!(CONNECTIONS_REFUSED, "Connections refused because all permits were taken.");
+    describe_counter!(REQUESTS, "HTTP requests, handshakes too, by status.");
+    describe_counter!(TOKENS_REFUSED, "Requests refused for their token, by reason.");
+    describe_gauge!(SESSIONS, "Speakers' sockets that are open, by source.");
+    describe_counter!(SESSIONS_ENDED, "Speakers' sockets that ended, by reason and whose fault it was.");
+    describe_histogram!(SESSION_LENGTH, Unit::Seconds, "Life of a speaker's socket.");
+    describe_counter!(STARTS, "Start requests, by outcome.");
+    describe_histogram!(START_TIME, Unit::Seconds, "From a start request to its three answers.");
+    describe_histogram!(FLUSH_TIME, Unit::Seconds, "From a stop to the last words having passed the feed.");
+    describe_counter!(AUDIO, Unit::Bytes, "Audio taken from speakers.");
+    describe_counter!(CHUNKS_DROPPED, "Chunks that came when nothing listened.");
+    describe_counter!(MESSAGES_REFUSED, "Errors told to clients.");
+}
+
+pub(crate) fn connection_opened() -> GaugeGuard {
+    GaugeGuard::rise(gauge!(CONNECTIONS))
+}
+
+pub(crate) fn connection_refused() {
+    counter!(CONNECTIONS_REFUSED).increment(1);
+}
+
+pub(crate) fn request_answered(status: StatusCode) {
+    counter!(REQUESTS, "status" => status.as_u16().to_string()).increment(1);
+}
+
+pub(crate) fn token_refused(reason: &'static str) {
+    counter!(TOKENS_REFUSED, "reason" => reason).increment(1);
+}
+
+pub(crate) fn session_opened(source: Source) -> GaugeGuard {
+    GaugeGuard::rise(gauge!(SESSIONS, "source" => source.name()))
+}
+
+pub(crate) fn session_ended(story: &Story, lasted: Duration) {
+    counter!(SESSIONS_ENDED, "reason" => story.reason.name(), "blame" => story.reason.blame().name()).increment(1);
+    histogram!(SESSION_LENGTH).record(lasted);
+    counter!(AUDIO).increment(story.bytes);
+    counter!(CHUNKS_DROPPED).increment(story.dropped);
+    counter!(MESSAGES_REFUSED).increment(story.refused.into());
+}
+
+pub(crate) fn start_answered(outcome: &'static str, took: Duration) {
+    counter!(STARTS, "outcome" => outcome).increment(1);
+    histogram!(START_TIME).record(took);
+}
+
+pub(crate) fn flushed(took: Duration) {
+    histogram!(FLUSH_TIME).record(took);
+}

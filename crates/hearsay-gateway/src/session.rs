@@ -1,0 +1,825 @@
+//! A speaker's side of the protocol as a state machine. Knows no socket, no clock, no task.
+//!
+//! ```text
+//! open ──start──▶ starting ──started──▶ listening ──stop──▶ stopping ──finished──▶ ending ──1 s──▶ closed
+//!   ▲                 │ refused            ▲                    │ disconnectOnStopRequest:false
+//!   └─────────────────┘                    └───start── idle ◀───┘
+//! ```
+//!
+//! The caller carries out the effects of one input in order before it gives the next, and does not read the socket while
+//! [`Session::wants_input`] is false. So nothing overtakes: audio sent right behind a start is heard, a stop comes after
+//! the audio before it. [`Effect::Start`] is answered by [`Input::Started`], [`Effect::Finish`] by [`Input::Finished`].
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use hearsay_bus::Refusal;
+use hearsay_protocol::{
+    ChunkNumber, CloseCode, ConversationId, Encoding, Position, StreamId,
+    client::{ClientError, ClientMessage, ErrorCode, Extension, Secret, StartRequest},
+    event::{SpeakerConfig, StreamEnd},
+};
+use hearsay_uplink::{Health, Signal, UplinkError, UplinkEvent};
+
+use crate::request::Source;
+
+/// At most this often is audio acknowledged to the client.
+const ACK_EVERY: Duration = Duration::from_millis(250);
+/// Stream health without a change of ladder is told this often.
+const HEALTH_EVERY: Duration = Duration::from_secs(5);
+/// What a client is told to wait when nothing says how long an overload lasts.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// Client inputs kept while a start or a stop is carried out. The socket is not read then, so there is at most one.
+const MAX_KEPT: usize = 16;
+
+/// What a session keeps to.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    /// A socket on which nobody starts is closed after this.
+    pub(crate) open_idle: Duration,
+    /// How long a client may take to close first, after the end messages.
+    pub(crate) close_grace: Duration,
+    /// Audio that may run ahead of real time.
+    pub(crate) pace_burst: Duration,
+    /// Text messages at once, and those regained in a second.
+    pub(crate) requests_burst: u32,
+    pub(crate) requests_per_second: u32,
+}
+
+/// What the client's token allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rights {
+    pub(crate) publish: bool,
+    pub(crate) recorded: bool,
+}
+
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// A text message, parsed.
+    Message(Result<ClientMessage, ClientError>),
+    Audio(Bytes),
+    Started(Result<Started, StartFailure>),
+    Finished,
+    Stream(UplinkEvent),
+    /// The answer to [`Effect::CheckToken`].
+    TokenChecked(Result<Rights, ClientError>),
+    /// The conversation is over, by the log's word.
+    ConversationEnded,
+    /// The client closed, with this code.
+    Closed(Option<u16>),
+    /// The connection broke.
+    Lost,
+    /// The client sent something that is no WebSocket message.
+    Violation(u16, ClientError),
+    /// This process ends.
+    Drain,
+    /// Time has passed: [`Session::deadline`].
+    Tick,
+}
+
+/// A stream is under way.
+#[derive(Debug, Clone)]
+pub(crate) struct Started {
+    pub(crate) conversation: ConversationId,
+    pub(crate) stream: StreamId,
+    /// What a returning client shows to go on with this stream.
+    pub(crate) resume: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum StartFailure {
+    Overloaded { retry_after: Duration },
+    Unsupported(String),
+    Unavailable(String),
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) enum Effect {
+    /// Finds or opens the meeting's conversation and begins a stream in it.
+    Start(Box<StartRequest>),
+    /// Results flow to this socket from here on.
+    Join,
+    /// For the stream; dropped when there is none.
+    Audio(Bytes),
+    /// The stream, and what this socket is shown, are as this says from here on.
+    Configure(Box<SpeakerConfig>),
+    Finalize(String),
+    /// No more audio. Done when the stream's last final has passed the feed and its end is on the log.
+    Finish(StreamEnd),
+    CheckToken(Secret),
+    Send(Reply),
+    /// Behind everything sent; none is an empty close frame.
+    Close(Option<u16>),
+    /// The client is gone or said goodbye: nothing more is for it.
+    Hangup,
+}
+
+/// What the client is told, apart from what happens in its meeting.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Reply {
+    StartedListening,
+    ConversationCreated(ConversationId),
+    RecognitionStarted(ConversationId),
+    RecognitionStopped,
+    ConversationCompleted(ConversationId),
+    SessionModified,
+    Pong,
+    Error { error: ClientError, retry_after: Option<Duration> },
+    AudioAck { chunk: ChunkNumber, ms: u64 },
+    ResumeToken { token: String, stream: StreamId },
+    Finalized { id: String, position: Position },
+    Health { health: Health, stream: StreamId },
+    Signal(Signal),
+}
+
+/// Why a session is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Reason {
+    /// It is not.
+    Running,
+    Stopped,
+    ConversationEnded,
+    ClosedByClient,
+    Lost,
+    Idle,
+    Drained,
+    TooFast,
+    TooLarge,
+    Violation,
+    Overloaded,
+    Fenced,
+    Unavailable,
+    Internal,
+}
+
+/// Whose fault an end is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Blame {
+    Nobody,
+    Client,
+    Recognizer,
+    Us,
+}
+
+impl Reason {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+            Self::ConversationEnded => "conversation_ended",
+            Self::ClosedByClient => "closed_by_client",
+            Self::Lost => "lost",
+            Self::Idle => "idle",
+            Self::Drained => "drained",
+            Self::TooFast => "too_fast",
+            Self::TooLarge => "too_large",
+            Self::Violation => "violation",
+            Self::Overloaded => "overloaded",
+            Self::Fenced => "fenced",
+            Self::Unavailable => "unavailable",
+            Self::Internal => "internal",
+        }
+    }
+
+    pub(crate) fn blame(self) -> Blame {
+        match self {
+            Self::Running | Self::Stopped | Self::ConversationEnded | Self::ClosedByClient | Self::Idle => {
+                Blame::Nobody
+            }
+            Self::Drained => Blame::Nobody,
+            Self::Lost | Self::TooFast | Self::TooLarge | Self::Violation | Self::Fenced => Blame::Client,
+            Self::Overloaded | Self::Unavailable => Blame::Recognizer,
+            Self::Internal => Blame::Us,
+        }
+    }
+}
+
+impl Blame {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Nobody => "nobody",
+            Self::Client => "client",
+            Self::Recognizer => "recognizer",
+            Self::Us => "us",
+        }
+    }
+}
+
+/// What became of a session, for its line in the log.
+#[derive(Debug, Clone)]
+pub(crate) struct Story {
+    pub(crate) starts: u32,
+    pub(crate) chunks: u64,
+    pub(crate) bytes: u64,
+    /// Chunks that came when nothing listened.
+    pub(crate) dropped: u64,
+    pub(crate) refused: u32,
+    pub(crate) conversation: Option<ConversationId>,
+    pub(crate) stream: Option<StreamId>,
+    pub(crate) reason: Reason,
+}
+
+pub(crate) struct Session {
+    limits: Limits,
+    rights: Rights,
+    source: Source,
+    phase: Phase,
+    requests: Bucket,
+    /// Client inputs that came while a start or a stop was carried out.
+    kept: VecDeque<Input>,
+    story: Story,
+}
+
+/// Everything a stream under way is known by.
+#[derive(Debug)]
+struct Live {
+    start: Box<StartRequest>,
+    started: Started,
+    pace: Pace,
+    acks: Acks,
+    health_told: Option<(Instant, u32)>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Open {
+        since: Instant,
+    },
+    Starting {
+        start: Box<StartRequest>,
+        back: Back,
+    },
+    Listening(Box<Live>),
+    Stopping {
+        then: Then,
+        conversation: ConversationId,
+    },
+    /// Stopped, and may start again.
+    Idle {
+        until: Instant,
+    },
+    /// All is said; the client may close first.
+    Ending {
+        until: Instant,
+    },
+    Closed,
+}
+
+/// Where a refused start leads.
+#[derive(Debug, Clone, Copy)]
+enum Back {
+    Open { since: Instant },
+    Idle { until: Instant },
+}
+
+/// What follows a finished stream.
+#[derive(Debug, Clone, Copy)]
+enum Then {
+    EndAndClose,
+    EndAndIdle { timeout: Duration },
+    Idle { timeout: Duration },
+    Close(Option<u16>),
+    Hangup,
+}
+
+impl Session {
+    pub(crate) fn new(limits: Limits, rights: Rights, source: Source, now: Instant) -> Self {
+        let requests = Bucket::new(f64::from(limits.requests_burst), f64::from(limits.requests_per_second), now);
+        Self {
+            limits,
+            rights,
+            source,
+            phase: Phase::Open { since: now },
+            requests,
+            kept: VecDeque::new(),
+            story: Story {
+                starts: 0,
+                chunks: 0,
+                bytes: 0,
+                dropped: 0,
+                refused: 0,
+                conversation: None,
+                stream: None,
+                reason: Reason::Running,
+            },
+        }
+    }
+
+    /// Whether the socket may be read.
+    pub(crate) fn wants_input(&self) -> bool {
+        !matches!(self.phase, Phase::Starting { .. } | Phase::Stopping { .. })
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.phase, Phase::Closed)
+    }
+
+    pub(crate) fn story(&self) -> &Story {
+        &self.story
+    }
+
+    /// When to give [`Input::Tick`].
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Open { since } => Some(*since + self.limits.open_idle),
+            Phase::Idle { until } | Phase::Ending { until } => Some(*until),
+            Phase::Listening(live) => live.acks.due(),
+            Phase::Starting { .. } | Phase::Stopping { .. } | Phase::Closed => None,
+        }
+    }
+
+    /// Takes one input and appends what is to be done about it.
+    pub(crate) fn handle(&mut self, input: Input, now: Instant, effects: &mut VecDeque<Effect>) {
+        self.take(input, now, effects);
+        while self.wants_input()
+            && let Some(kept) = self.kept.pop_front()
+        {
+            self.take(kept, now, effects);
+        }
+    }
+
+    fn take(&mut self, input: Input, now: Instant, effects: &mut VecDeque<Effect>) {
+        if self.is_closed() {
+            return;
+        }
+        match input {
+            Input::Message(_) | Input::Audio(_) | Input::Closed(_) | Input::Violation(..) if !self.wants_input() => {
+                if self.kept.len() < MAX_KEPT {
+                    self.kept.push_back(input);
+                } else if let Input::Audio(_) = input {
+                    self.story.dropped += 1;
+                }
+            }
+            Input::Message(message) => self.message(message, now, effects),
+            Input::Audio(chunk) => self.audio(chunk, now, effects),
+            Input::Started(answer) => self.started(answer, now, effects),
+            Input::Finished => self.finished(now, effects),
+            Input::Stream(event) => self.stream_event(event, now, effects),
+            Input::TokenChecked(Ok(rights)) => self.rights = rights,
+            Input::TokenChecked(Err(error)) => self.refuse(error, effects),
+            Input::ConversationEnded => self.conversation_ended(effects),
+            Input::Closed(code) => {
+                let clean = code == Some(1000);
+                let how = if clean { StreamEnd::Stopped { linger: Duration::ZERO } } else { StreamEnd::Lost };
+                self.end(Reason::ClosedByClient, how, Then::Hangup, effects);
+            }
+            Input::Lost => self.end(Reason::Lost, StreamEnd::Lost, Then::Hangup, effects),
+            Input::Violation(code, error) => {
+                let reason = if error.code == ErrorCode::TooLarge { Reason::TooLarge } else { Reason::Violation };
+                self.refuse(error, effects);
+                self.end(reason, StreamEnd::Lost, Then::Close(Some(code)), effects);
+            }
+            Input::Drain => self.end(Reason::Drained, StreamEnd::Lost, Then::Close(CloseCode::Return.code()), effects),
+            Input::Tick => self.tick(now, effects),
+        }
+    }
+
+    fn message(&mut self, message: Result<ClientMessage, ClientError>, now: Instant, effects: &mut VecDeque<Effect>) {
+        if !self.requests.take(1.0, now) {
+            let details = format!(
+                "more than {} messages at once; {} a second are accepted",
+                self.limits.requests_burst, self.limits.requests_per_second
+            );
+            self.refuse(ClientError::new(ErrorCode::TooFast, details), effects);
+            return self.end(Reason::TooFast, StreamEnd::Lost, Then::Close(CloseCode::Policy.code()), effects);
+        }
+        let message = match message {
+            Ok(message) => message,
+            Err(error) => return self.refuse(error, effects),
+        };
+        // After the end messages nothing is begun any more; symbl-js may still ping.
+        if let Phase::Ending { .. } = self.phase {
+            if message == ClientMessage::Ping {
+                effects.push_back(Effect::Send(Reply::Pong));
+            }
+            return;
+        }
+        match message {
+            ClientMessage::Ping => effects.push_back(Effect::Send(Reply::Pong)),
+            ClientMessage::Token { token } => effects.push_back(Effect::CheckToken(token)),
+            ClientMessage::Start(start) => self.start(start, effects),
+            other => match &mut self.phase {
+                Phase::Listening(live) => match other {
+                    ClientMessage::Stop => self.stop(effects),
+                    ClientMessage::Modify(modify) => match modify.applied_to(live.start.config.format) {
+                        Ok(format) => {
+                            live.start.config.format = format;
+                            live.pace.set_format(&live.start.config);
+                            effects.push_back(Effect::Configure(Box::new(live.start.config.clone())));
+                            effects.push_back(Effect::Send(Reply::SessionModified));
+                        }
+                        Err(error) => self.refuse(error, effects),
+                    },
+                    ClientMessage::Update(update) => {
+                        update.apply_to(&mut live.start.config);
+                        effects.push_back(Effect::Configure(Box::new(live.start.config.clone())));
+                        effects.push_back(Effect::Send(Reply::SessionModified));
+                    }
+                    ClientMessage::Finalize { id } => effects.push_back(Effect::Finalize(id)),
+                    ClientMessage::Ping | ClientMessage::Token { .. } | ClientMessage::Start(_) => {}
+                },
+                _ => {
+                    let name = match other {
+                        ClientMessage::Stop => "stop_request",
+                        ClientMessage::Modify(_) => "modify_request",
+                        ClientMessage::Update(_) => "update_request",
+                        _ => "finalize",
+                    };
+                    let details = format!("type {name:?} came before a start_request; start_request is accepted");
+                    self.refuse(ClientError::new(ErrorCode::NotStarted, details), effects);
+                }
+            },
+        }
+    }
+
+    fn start(&mut self, start: Box<StartRequest>, effects: &mut VecDeque<Effect>) {
+        let missing = if !self.rights.publish {
+            Some("the token does not allow speaking (publish)")
+        } else if start.extension.recorded && !self.rights.recorded {
+            Some("hearsay.recorded is true; the token does not allow it (publish:recorded), false is accepted")
+        } else {
+            None
+        };
+        if let Some(details) = missing {
+            return self.refuse(ClientError::new(ErrorCode::Forbidden, details), effects);
+        }
+        let back = match &mut self.phase {
+            Phase::Open { since } => Back::Open { since: *since },
+            Phase::Idle { until } => Back::Idle { until: *until },
+            Phase::Listening(live) => {
+                // A reconnect race of a client: the stream goes on, with what is asked now. Who speaks stays.
+                let recorded = live.start.extension.recorded;
+                let changed = live.start.config != start.config;
+                live.start = start;
+                live.start.extension.recorded = recorded;
+                if changed {
+                    live.pace.set_format(&live.start.config);
+                    effects.push_back(Effect::Configure(Box::new(live.start.config.clone())));
+                }
+                return welcome(&live.started, &live.start.extension, effects);
+            }
+            Phase::Starting { .. } | Phase::Stopping { .. } | Phase::Ending { .. } | Phase::Closed => return,
+        };
+        effects.push_back(Effect::Start(start.clone()));
+        self.phase = Phase::Starting { start, back };
+    }
+
+    fn started(&mut self, answer: Result<Started, StartFailure>, now: Instant, effects: &mut VecDeque<Effect>) {
+        let Phase::Starting { start, back } = std::mem::replace(&mut self.phase, Phase::Closed) else {
+            unreachable!("the answer to a start comes while starting")
+        };
+        let failure = match answer {
+            Ok(started) => {
+                self.story.starts += 1;
+                self.story.conversation = Some(started.conversation);
+                self.story.stream = Some(started.stream);
+                welcome(&started, &start.extension, effects);
+                effects.push_back(Effect::Join);
+                let pace = Pace::new(&start, self.limits.pace_burst, now);
+                let acks = Acks::default();
+                self.phase = Phase::Listening(Box::new(Live { start, started, pace, acks, health_told: None }));
+                return;
+            }
+            Err(failure) => failure,
+        };
+        self.phase = match back {
+            Back::Open { since } => Phase::Open { since },
+            Back::Idle { until } => Phase::Idle { until },
+        };
+        match failure {
+            StartFailure::Unsupported(what) => self.refuse(unsupported(what), effects),
+            StartFailure::Overloaded { retry_after } => {
+                let details = "no recognizer has room for another stream";
+                self.refuse_for(ClientError::new(ErrorCode::Overloaded, details), retry_after, effects);
+                self.end(Reason::Overloaded, StreamEnd::Lost, Then::Close(CloseCode::Overloaded.code()), effects);
+            }
+            StartFailure::Unavailable(what) => {
+                self.refuse_for(ClientError::new(ErrorCode::Internal, what), RETRY_AFTER, effects);
+                self.end(Reason::Unavailable, StreamEnd::Lost, Then::Close(CloseCode::Overloaded.code()), effects);
+            }
+        }
+    }
+
+    fn audio(&mut self, chunk: Bytes, now: Instant, effects: &mut VecDeque<Effect>) {
+        let Phase::Listening(live) = &mut self.phase else {
+            self.story.dropped += 1;
+            return;
+        };
+        if chunk.is_empty() {
+            return;
+        }
+        if !live.start.extension.recorded && !live.pace.admit(chunk.len(), now) {
+            let details = format!(
+                "audio runs ahead of real time by more than {:?}; live audio at the speed it is spoken is accepted, \
+                 or a recording with hearsay.recorded",
+                self.limits.pace_burst
+            );
+            self.refuse(ClientError::new(ErrorCode::TooFast, details), effects);
+            return self.end(Reason::TooFast, StreamEnd::Lost, Then::Close(CloseCode::Policy.code()), effects);
+        }
+        self.story.chunks += 1;
+        self.story.bytes += chunk.len() as u64;
+        effects.push_back(Effect::Audio(chunk));
+    }
+
+    fn stop(&mut self, effects: &mut VecDeque<Effect>) {
+        let Phase::Listening(live) = &self.phase else { return };
+        let timeout = live.start.idle_timeout;
+        let then = if live.start.disconnect_on_stop || timeout.is_zero() {
+            Then::EndAndClose
+        } else {
+            Then::EndAndIdle { timeout }
+        };
+        let linger = if let Then::EndAndIdle { timeout } = then { timeout } else { Duration::ZERO };
+        self.end(Reason::Stopped, StreamEnd::Stopped { linger }, then, effects);
+    }
+
+    /// Ends the stream, if there is one, and does what `then` says; at once when there is none.
+    fn end(&mut self, reason: Reason, how: StreamEnd, then: Then, effects: &mut VecDeque<Effect>) {
+        if let Phase::Listening(live) = &self.phase {
+            let conversation = live.started.conversation;
+            self.story.reason = reason;
+            self.phase = Phase::Stopping { then, conversation };
+            effects.push_back(Effect::Finish(how));
+            return;
+        }
+        match &mut self.phase {
+            // A stop is carried out; this is said while it is, and is what follows it unless the client is owed less.
+            Phase::Stopping { then: planned, .. } => match then {
+                Then::Hangup => {
+                    self.story.reason = reason;
+                    *planned = Then::Hangup;
+                }
+                Then::Close(_) if matches!(planned, Then::EndAndIdle { .. } | Then::Idle { .. }) => *planned = then,
+                _ => {}
+            },
+            // The answer comes first, and then this again.
+            Phase::Starting { .. } => match then {
+                Then::Hangup => self.kept.push_back(Input::Lost),
+                Then::Close(None) => self.kept.push_back(Input::Drain),
+                _ => {}
+            },
+            _ => match then {
+                Then::Hangup => self.close(reason, Effect::Hangup, effects),
+                Then::Close(code) => self.close(reason, Effect::Close(code), effects),
+                Then::EndAndClose | Then::EndAndIdle { .. } | Then::Idle { .. } => {}
+            },
+        }
+    }
+
+    fn close(&mut self, reason: Reason, last: Effect, effects: &mut VecDeque<Effect>) {
+        // Who stopped and then closed, or let us close, has stopped.
+        if !matches!(self.phase, Phase::Ending { .. }) {
+            self.story.reason = reason;
+        }
+        self.phase = Phase::Closed;
+        self.kept.clear();
+        effects.push_back(last);
+    }
+
+    fn finished(&mut self, now: Instant, effects: &mut VecDeque<Effect>) {
+        let Phase::Stopping { then, conversation } = std::mem::replace(&mut self.phase, Phase::Closed) else {
+            unreachable!("a stream is finished while stopping")
+        };
+        match then {
+            Then::EndAndClose => {
+                // Clients close on the first of the two, and drop the other.
+                let mut last = [Reply::ConversationCompleted(conversation), Reply::RecognitionStopped];
+                if self.source == Source::Web {
+                    last.reverse();
+                }
+                effects.extend(last.map(Effect::Send));
+                self.phase = Phase::Ending { until: now + self.limits.close_grace };
+            }
+            Then::EndAndIdle { timeout } => {
+                effects.push_back(Effect::Send(Reply::RecognitionStopped));
+                effects.push_back(Effect::Send(Reply::ConversationCompleted(conversation)));
+                self.phase = Phase::Idle { until: now + timeout };
+            }
+            Then::Idle { timeout } => self.phase = Phase::Idle { until: now + timeout },
+            Then::Close(code) => {
+                self.kept.clear();
+                effects.push_back(Effect::Close(code));
+            }
+            Then::Hangup => {
+                self.kept.clear();
+                effects.push_back(Effect::Hangup);
+            }
+        }
+    }
+
+    fn stream_event(&mut self, event: UplinkEvent, now: Instant, effects: &mut VecDeque<Effect>) {
+        let Phase::Listening(live) = &mut self.phase else { return };
+        let asked = &live.start.extension;
+        match event {
+            UplinkEvent::Acked { chunk, through } => {
+                if asked.ack
+                    && let Some(ack) = live.acks.learn(chunk, through.millis(), now)
+                {
+                    effects.push_back(Effect::Send(ack));
+                }
+            }
+            UplinkEvent::Finalized { id, position } => {
+                effects.push_back(Effect::Send(Reply::Finalized { id, position }));
+            }
+            UplinkEvent::FinalizeRefused { error, .. } => {
+                self.refuse(ClientError::new(ErrorCode::TooFast, error.to_string()), effects);
+            }
+            UplinkEvent::Health(health) => {
+                let due = live.health_told.is_none_or(|(at, ladder)| {
+                    ladder != health.ladder || now.saturating_duration_since(at) >= HEALTH_EVERY
+                });
+                if asked.health && due {
+                    live.health_told = Some((now, health.ladder));
+                    effects.push_back(Effect::Send(Reply::Health { health, stream: live.started.stream }));
+                }
+            }
+            UplinkEvent::Signal(signal) => {
+                if asked.health {
+                    effects.push_back(Effect::Send(Reply::Signal(signal)));
+                }
+            }
+            UplinkEvent::Moved { .. } => {}
+            UplinkEvent::Failed(error) => self.stream_failed(error, effects),
+        }
+    }
+
+    fn stream_failed(&mut self, error: UplinkError, effects: &mut VecDeque<Effect>) {
+        let Phase::Listening(live) = &self.phase else { return };
+        let timeout = live.start.idle_timeout;
+        let (reason, told, then) = match error {
+            UplinkError::Refused(Refusal::Ended | Refusal::Gone) => return self.conversation_ended(effects),
+            UplinkError::Unsupported(what) => (Reason::Violation, unsupported(what), Then::Idle { timeout }),
+            UplinkError::Fenced => {
+                let error = ClientError::new(ErrorCode::Fenced, error.to_string());
+                (Reason::Fenced, error, Then::Close(CloseCode::Policy.code()))
+            }
+            UplinkError::Stalled(_) => {
+                let error = ClientError::new(ErrorCode::Overloaded, error.to_string());
+                self.refuse_for(error, RETRY_AFTER, effects);
+                return self.end(
+                    Reason::Overloaded,
+                    StreamEnd::Lost,
+                    Then::Close(CloseCode::Overloaded.code()),
+                    effects,
+                );
+            }
+            UplinkError::TooManyFinalizes { .. } => {
+                return self.refuse(ClientError::new(ErrorCode::TooFast, error.to_string()), effects);
+            }
+            UplinkError::Refused(_) | UplinkError::Broken(_) | UplinkError::Finished => {
+                let error = ClientError::new(ErrorCode::Internal, "the stream broke by a fault of the service");
+                (Reason::Internal, error, Then::Close(CloseCode::Internal.code()))
+            }
+        };
+        self.refuse(told, effects);
+        self.end(reason, StreamEnd::Lost, then, effects);
+    }
+
+    fn conversation_ended(&mut self, effects: &mut VecDeque<Effect>) {
+        match &self.phase {
+            Phase::Listening(_) => {
+                let how = StreamEnd::Stopped { linger: Duration::ZERO };
+                self.end(Reason::ConversationEnded, how, Then::EndAndClose, effects);
+            }
+            Phase::Idle { .. } => {
+                self.close(Reason::ConversationEnded, Effect::Close(CloseCode::Normal.code()), effects);
+            }
+            _ => {}
+        }
+    }
+
+    fn tick(&mut self, now: Instant, effects: &mut VecDeque<Effect>) {
+        if let Phase::Listening(live) = &mut self.phase {
+            if let Some(ack) = live.acks.flush(now) {
+                effects.push_back(Effect::Send(ack));
+            }
+            return;
+        }
+        if self.deadline().is_some_and(|deadline| deadline <= now) {
+            self.close(Reason::Idle, Effect::Close(CloseCode::Normal.code()), effects);
+        }
+    }
+
+    fn refuse(&mut self, error: ClientError, effects: &mut VecDeque<Effect>) {
+        self.story.refused += 1;
+        effects.push_back(Effect::Send(Reply::Error { error, retry_after: None }));
+    }
+
+    fn refuse_for(&mut self, error: ClientError, retry_after: Duration, effects: &mut VecDeque<Effect>) {
+        self.story.refused += 1;
+        effects.push_back(Effect::Send(Reply::Error { error, retry_after: Some(retry_after) }));
+    }
+}
+
+/// The three messages every start is answered with, in the order clients use them.
+fn welcome(started: &Started, asked: &Extension, effects: &mut VecDeque<Effect>) {
+    effects.push_back(Effect::Send(Reply::StartedListening));
+    effects.push_back(Effect::Send(Reply::ConversationCreated(started.conversation)));
+    effects.push_back(Effect::Send(Reply::RecognitionStarted(started.conversation)));
+    if asked.ack
+        && let Some(token) = &started.resume
+    {
+        effects.push_back(Effect::Send(Reply::ResumeToken { token: token.clone(), stream: started.stream }));
+    }
+}
+
+/// The recognizer says what it does not hear, and begins with the field's name.
+fn unsupported(what: String) -> ClientError {
+    let code =
+        if what.starts_with("language") { ErrorCode::UnsupportedLanguage } else { ErrorCode::UnsupportedEncoding };
+    ClientError::new(code, what)
+}
+
+/// Acknowledgements, at most one in [`ACK_EVERY`]; the newest waits for its turn.
+#[derive(Debug, Default)]
+struct Acks {
+    sent: Option<Instant>,
+    waiting: Option<(ChunkNumber, u64)>,
+}
+
+impl Acks {
+    fn learn(&mut self, chunk: ChunkNumber, ms: u64, now: Instant) -> Option<Reply> {
+        self.waiting = Some((chunk, ms));
+        self.flush(now)
+    }
+
+    fn flush(&mut self, now: Instant) -> Option<Reply> {
+        if self.sent.is_some_and(|sent| now < sent + ACK_EVERY) {
+            return None;
+        }
+        let (chunk, ms) = self.waiting.take()?;
+        self.sent = Some(now);
+        Some(Reply::AudioAck { chunk, ms })
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.waiting?;
+        Some(self.sent? + ACK_EVERY)
+    }
+}
+
+/// Lets audio come at the speed it is spoken, with a bounded burst. Compressed audio counts as if it were samples, which
+/// is generous; what decoding it costs is bounded by the recognizer's own flow control.
+#[derive(Debug)]
+struct Pace {
+    /// In bytes.
+    bucket: Bucket,
+    burst: Duration,
+}
+
+impl Pace {
+    fn new(start: &StartRequest, burst: Duration, now: Instant) -> Self {
+        let rate = bytes_per_second(&start.config);
+        Self { bucket: Bucket::new(rate * burst.as_secs_f64(), rate, now), burst }
+    }
+
+    /// The burst that is left stays the same in seconds.
+    fn set_format(&mut self, config: &SpeakerConfig) {
+        let rate = bytes_per_second(config);
+        self.bucket.level *= rate / self.bucket.per_second;
+        self.bucket.per_second = rate;
+        self.bucket.capacity = rate * self.burst.as_secs_f64();
+    }
+
+    fn admit(&mut self, bytes: usize, now: Instant) -> bool {
+        self.bucket.take(bytes as f64, now)
+    }
+}
+
+fn bytes_per_second(config: &SpeakerConfig) -> f64 {
+    let sample_bytes = if config.format.encoding == Encoding::Mulaw { 1.0 } else { 2.0 };
+    f64::from(config.format.rate.get()) * sample_bytes
+}
+
+/// A token bucket. Starts full.
+#[derive(Debug)]
+struct Bucket {
+    level: f64,
+    capacity: f64,
+    per_second: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn new(capacity: f64, per_second: f64, now: Instant) -> Self {
+        Self { level: capacity, capacity, per_second, at: now }
+    }
+
+    fn take(&mut self, cost: f64, now: Instant) -> bool {
+        let gained = now.saturating_duration_since(self.at).as_secs_f64() * self.per_second;
+        self.level = (self.level + gained).min(self.capacity);
+        self.at = self.at.max(now);
+        if self.level < cost {
+            return false;
+        }
+        self.level -= cost;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;
