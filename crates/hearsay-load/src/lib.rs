@@ -1,1 +1,6 @@
+//! Clients of a running server, over real sockets and without shortcuts into it: [`transcribe`] streams recordings.
+//!
+//! The WebSocket client is tokio-tungstenite and not fastwebsockets, which the server uses: two implementations that must
+//! agree find what one would excuse in itself.
 
+pub mod transcribe;
