@@ -1,0 +1,76 @@
+//! The development speech set: recordings that packages ship and lines that synthetic voices say, laid out as
+//! streams whose every word, speaker and end of speech is known. `cargo xtask speech-set` makes it, [`load`] reads it.
+//!
+//! It is made without the product's own audio code, so that a fault there cannot hide in the set.
+
+mod assemble;
+mod check;
+mod fetch;
+mod manifest;
+mod recipe;
+mod sound;
+mod synth;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+pub use check::{Report, check};
+pub use manifest::{Encoding, Item, Kind, Manifest, Utterance, Word, load, load_from};
+
+/// The subcommand's arguments.
+#[derive(Debug, Default, clap::Args)]
+pub struct Args {
+    /// Only examine the set that is there.
+    #[arg(long)]
+    check: bool,
+    /// Where the set lies, instead of the cache folder.
+    #[arg(long, value_name = "FOLDER")]
+    folder: Option<PathBuf>,
+}
+
+/// `cargo xtask speech-set`.
+pub fn run(args: Args) -> Result<()> {
+    let folder = match args.folder {
+        Some(folder) => folder,
+        None => folder()?,
+    };
+    if !args.check {
+        if is_complete(&folder)? {
+            println!("The speech set is complete: {}", folder.display());
+            return Ok(());
+        }
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        // Absolute: the tools run in folders of their own.
+        assemble::assemble(&folder.canonicalize()?)?;
+    }
+    let report = check(&load_from(&folder)?, &folder)?;
+    println!("{report}");
+    if !report.problems.is_empty() {
+        bail!("the speech set has {} problems", report.problems.len());
+    }
+    Ok(())
+}
+
+/// The folder of the set: `$HEARSAY_CACHE/speech-set`, else `hearsay/speech-set` in the user's cache folder.
+pub fn folder() -> Result<PathBuf> {
+    #[expect(clippy::disallowed_methods, reason = "a development tool; it has no configuration file")]
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = variable("HEARSAY_CACHE")
+        .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("hearsay")))
+        .or_else(|| variable("HOME").map(|home| home.join(".cache/hearsay")))
+        .context("no cache folder: set HEARSAY_CACHE")?;
+    Ok(cache.join("speech-set"))
+}
+
+/// Whether the folder holds all files of today's recipe. Looks at names and sizes only; `--check` reads them.
+fn is_complete(folder: &std::path::Path) -> Result<bool> {
+    let Ok(manifest) = load_from(folder) else { return Ok(false) };
+    if manifest.recipe != recipe::digest() {
+        return Ok(false);
+    }
+    Ok(manifest
+        .items
+        .iter()
+        .all(|item| std::fs::metadata(folder.join(&item.file)).is_ok_and(|meta| meta.len() == item.bytes)))
+}
