@@ -1,0 +1,159 @@
+//! The list: which packages exist, how they are told from others, and what is made of each.
+
+/// A place in the package of the speech model.
+macro_rules! concat_moonshine {
+    ($path:literal) => {
+        concat!("moonshine_cpp-0.1.4.data/purelib/moonshine_cpp/", $path)
+    };
+}
+
+/// Something the store keeps, made of one package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Item {
+    /// Speech to text, English: `Moonshine base`.
+    Moonshine,
+    /// Voice activity.
+    Silero,
+    /// The shared library for the optional ONNX Runtime engine. Nothing else needs it.
+    OnnxRuntime,
+    /// Speech to test with. Only tests need it.
+    Recordings,
+}
+
+impl Item {
+    pub const ALL: [Item; 4] = [Item::Moonshine, Item::Silero, Item::OnnxRuntime, Item::Recordings];
+
+    /// Fetched by [`ModelStore::fetch`](crate::ModelStore::fetch); the others when asked for.
+    #[must_use]
+    pub fn required(self) -> bool {
+        matches!(self, Item::Moonshine | Item::Silero)
+    }
+
+    /// As shown to operators; also its folder's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Item::Moonshine => "moonshine-base-en",
+            Item::Silero => "silero-vad",
+            Item::OnnxRuntime => "onnxruntime",
+            Item::Recordings => "recordings",
+        }
+    }
+
+    #[must_use]
+    pub fn version(self) -> &'static str {
+        self.package().version
+    }
+
+    pub(crate) fn package(self) -> &'static Package {
+        match self {
+            Item::Moonshine => &MOONSHINE_CPP,
+            Item::Silero => &SILERO_VAD,
+            Item::OnnxRuntime => &ONNXRUNTIME,
+            Item::Recordings => &MOONSHINE_VOICE,
+        }
+    }
+
+    /// Raised when the same package is made into other files.
+    pub(crate) fn revision(self) -> u32 {
+        match self {
+            Item::Moonshine => crate::convert::REVISION,
+            _ => 1,
+        }
+    }
+
+    /// Files taken out of the package: where they are, and their name here.
+    pub(crate) fn members(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Item::Moonshine => &[
+                (concat_moonshine!("models/base-en/encoder_model.ort"), SHIPPED_ENCODER),
+                (concat_moonshine!("models/base-en/decoder_model_merged.ort"), SHIPPED_DECODER),
+                (concat_moonshine!("models/base-en/tokenizer.bin"), TOKENIZER),
+                (concat_moonshine!("LICENSE"), "LICENSE"),
+            ],
+            Item::Silero => &[
+                ("silero_vad/data/silero_vad_16k_op15.onnx", SILERO),
+                ("silero_vad-6.2.3.dist-info/licenses/LICENSE", "LICENSE"),
+            ],
+            Item::OnnxRuntime => &[
+                ("onnxruntime/capi/libonnxruntime.so.1.32.0", ONNXRUNTIME_LIBRARY),
+                ("onnxruntime/LICENSE", "LICENSE"),
+            ],
+            Item::Recordings => &[
+                ("moonshine_voice/assets/beckett.wav", "beckett.wav"),
+                ("moonshine_voice/assets/two_cities.wav", "two_cities.wav"),
+                ("moonshine_voice/assets/endgame_nagg_nell.wav", "endgame_nagg_nell.wav"),
+                ("moonshine_voice-0.1.0.dist-info/licenses/LICENSE", "LICENSE"),
+            ],
+        }
+    }
+}
+
+pub(crate) const SHIPPED_ENCODER: &str = "encoder_model.ort";
+pub(crate) const SHIPPED_DECODER: &str = "decoder_model_merged.ort";
+pub(crate) const ENCODER: &str = "encoder.onnx";
+pub(crate) const DECODER: &str = "decoder.onnx";
+pub(crate) const TOKENIZER: &str = "tokenizer.bin";
+pub(crate) const SILERO: &str = "silero_vad.onnx";
+pub(crate) const ONNXRUNTIME_LIBRARY: &str = "libonnxruntime.so.1.32.0";
+
+/// A package of the Python index.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Package {
+    pub name: &'static str,
+    pub version: &'static str,
+    pub wheels: &'static [Wheel],
+}
+
+/// One file of a package.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Wheel {
+    /// [`std::env::consts::ARCH`] it is for; None: it holds data, whatever its platform says.
+    pub machine: Option<&'static str>,
+    /// The platform pip is told; None: any.
+    pub platform: Option<&'static str>,
+    pub sha256: &'static str,
+}
+
+const MOONSHINE_CPP: Package = Package {
+    name: "moonshine_cpp",
+    version: "0.1.4",
+    wheels: &[Wheel {
+        machine: None,
+        platform: Some("manylinux2014_x86_64"),
+        sha256: "f7afc662bdd3ef98815ee3b940438b456e77d5a77cea5396ed9c572785412ebd",
+    }],
+};
+
+const SILERO_VAD: Package = Package {
+    name: "silero_vad",
+    version: "6.2.3",
+    wheels: &[Wheel {
+        machine: None,
+        platform: None,
+        sha256: "7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8",
+    }],
+};
+
+const ONNXRUNTIME: Package = Package {
+    name: "onnxruntime",
+    version: "1.32.0",
+    wheels: &[Wheel {
+        machine: Some("x86_64"),
+        platform: Some("manylinux_2_28_x86_64"),
+        sha256: "5a34fc4dfeb5a7b4a74c95dcba1e773d722abda720b474edf1b0c419dc6d163d",
+    }],
+};
+
+const MOONSHINE_VOICE: Package = Package {
+    name: "moonshine_voice",
+    version: "0.1.0",
+    wheels: &[Wheel {
+        machine: None,
+        platform: Some("manylinux_2_34_x86_64"),
+        sha256: "0f833deb43bad5dcfb4cfd3257b6df83ef9abd3f27be3199622fe41932e8d916",
+    }],
+};
+
+/// The Python whose wheels are asked for; only the ABI of compiled wheels depends on it.
+pub(crate) const PYTHON: &str = "3.11";

