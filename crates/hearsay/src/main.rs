@@ -1,1 +1,40 @@
-fn main() {}
+//! The binary: subcommands, configuration, composition. What it composes lives in the other crates.
+//!
+//! stdout belongs to each command's contract; logs, progress and errors go to stderr. Exit codes: 0 done, 1 failed, 2
+//! called or configured wrongly; `transcribe` has more (see its help).
+
+mod cli;
+mod config;
+mod models;
+mod transcribe;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command, ConfigCommand, Models};
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("hearsay: {error:#}");
+            let misconfigured = error.is::<config::ConfigError>();
+            ExitCode::from(if misconfigured { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Dev(_) => anyhow::bail!("not composed"),
+        Command::Models(Models::Fetch { sources }) => models::fetch(&config::load(&sources, config::Flags::default())?),
+        Command::Models(Models::List { sources }) => models::list(&config::load(&sources, config::Flags::default())?),
+        Command::Transcribe(arguments) => transcribe::run(arguments),
+        Command::Config(ConfigCommand::Check { sources }) => {
+            let config = config::load(&sources, config::Flags::default())?;
+            print!("{}", config.to_toml()?);
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

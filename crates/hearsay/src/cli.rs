@@ -1,0 +1,157 @@
+//! What can be typed.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use hearsay_load::transcribe::Output;
+
+/// Live transcripts and conversation intelligence, on machines of your own.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Runs everything in one process, for development.
+    ///
+    /// Prints `ready http://ADDR` and `token JWT` on stdout once clients can connect. WebSockets, REST, /healthz, /readyz
+    /// and /metrics share the one port. Fetches the models on first use.
+    Dev(Dev),
+    /// Streams recordings into a meeting and prints the transcript.
+    ///
+    /// Each FILE is one speaker, named after the file. Exit codes: 0 done, 1 the transcript could not be written, 2 a FILE
+    /// or argument cannot be used, 3 the server cannot be reached, 4 it does not let us in, 5 it refused the stream or
+    /// broke it off.
+    Transcribe(Transcribe),
+    /// The speech models this machine has.
+    #[command(subcommand)]
+    Models(Models),
+    /// The configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+/// Where configuration comes from.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Sources {
+    /// Configuration file (TOML). HEARSAY__SECTION__KEY in the environment wins over it, flags win over both.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Dev {
+    /// Address to listen on [default: 127.0.0.1:8080]; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// App id that clients get tokens with; random per start when absent.
+    #[arg(long, requires = "app_secret")]
+    pub(crate) app_id: Option<String>,
+    /// App secret of the app id.
+    #[arg(long, requires = "app_id")]
+    pub(crate) app_secret: Option<String>,
+    /// Keep the conversation log in Redis. Not available in this version.
+    #[arg(long, value_name = "URL")]
+    pub(crate) redis: Option<String>,
+    /// Serve TLS, self-signed or from CERT and KEY. Not available in this version.
+    #[arg(long, num_args = 0..=2, value_names = ["CERT", "KEY"])]
+    pub(crate) tls: Option<Vec<PathBuf>>,
+    #[command(flatten)]
+    pub(crate) sources: Sources,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Transcribe {
+    /// WAV files: 8 to 48 kHz, 8- to 32-bit integers or 32-bit floats, any number of channels (mixed down).
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// The server.
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    pub(crate) url: http::Uri,
+    /// Token to enter with; `hearsay dev` prints one.
+    #[arg(long, env = "HEARSAY_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// Get a token with this app id and --app-secret; wins over a token in the environment.
+    #[arg(long, requires = "app_secret")]
+    pub(crate) app_id: Option<String>,
+    /// App secret of the app id.
+    #[arg(long, requires = "app_id")]
+    pub(crate) app_secret: Option<String>,
+    /// Meeting to speak in; a new one when absent.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) meeting: Option<String>,
+    /// Send as fast as the server takes it, as a recording, and not at the pace of speech.
+    #[arg(long)]
+    pub(crate) fast: bool,
+    /// What to print: a line per final, every received text frame unchanged, or subtitles.
+    #[arg(long, value_enum, default_value_t = OutputFormat::Text)]
+    pub(crate) output: OutputFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputFormat {
+    Text,
+    Json,
+    Srt,
+    Vtt,
+}
+
+impl From<OutputFormat> for Output {
+    fn from(format: OutputFormat) -> Self {
+        match format {
+            OutputFormat::Text => Self::Text,
+            OutputFormat::Json => Self::Json,
+            OutputFormat::Srt => Self::Srt,
+            OutputFormat::Vtt => Self::Vtt,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Models {
+    /// Fetches and prepares what is missing; exits 0 when everything is there.
+    Fetch {
+        #[command(flatten)]
+        sources: Sources,
+    },
+    /// Shows name, version, size and state of each.
+    List {
+        #[command(flatten)]
+        sources: Sources,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Checks the configuration and prints the effective one, secrets hidden.
+    Check {
+        #[command(flatten)]
+        sources: Sources,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn credentials_come_in_pairs() {
+        let parse = |arguments: &str| Cli::try_parse_from(arguments.split(' '));
+        assert!(parse("hearsay dev --app-id x").is_err());
+        assert!(parse("hearsay dev --app-id x --app-secret y").is_ok());
+        assert!(parse("hearsay transcribe a.wav b.wav --output srt --fast --meeting m").is_ok());
+        assert!(parse("hearsay transcribe").is_err());
+        assert!(parse("hearsay transcribe a.wav --output doc").is_err());
+        assert!(parse("hearsay dev --tls").is_ok());
+    }
+}

@@ -1,0 +1,233 @@
+//! The configuration: typed, checked as a whole before any port is bound. Sections belong to the crates they configure,
+//! and so do their defaults. A file, then the environment, then flags: the later wins, and each is checked by itself, so
+//! that an error names where it comes from.
+
+mod sections;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::cli::Sources;
+
+pub(crate) use sections::{AuthConfig, BusConfig, ModelsConfig};
+
+/// Environment variables that configure: `HEARSAY__SECTION__KEY`.
+const PREFIX: &str = "HEARSAY__";
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    pub(crate) log: hearsay_runtime::LogConfig,
+    pub(crate) auth: AuthConfig,
+    pub(crate) bus: BusConfig,
+    pub(crate) models: ModelsConfig,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("configuration file {}: {error}", path.display())]
+    Read { path: PathBuf, error: std::io::Error },
+    #[error("{origin}: {}", error.trim_end())]
+    Invalid { origin: String, error: String },
+    #[error("configuration: {0}")]
+    Contradiction(String),
+}
+
+/// What flags say, as configuration.
+#[derive(Debug, Default)]
+pub(crate) struct Flags {
+    layers: Vec<(String, Table)>,
+}
+
+impl Flags {
+    /// `flag` stands for `section.key`, when it was given.
+    pub(crate) fn with(mut self, flag: &str, section: &str, key: &str, value: Option<impl Into<Value>>) -> Self {
+        if let Some(value) = value {
+            self.layers.push((flag.to_owned(), nested(&[section, key], value.into())));
+        }
+        self
+    }
+}
+
+/// # Errors
+/// [`ConfigError`], naming the file, variable or flag at fault.
+pub(crate) fn load(sources: &Sources, flags: Flags) -> Result<Config, ConfigError> {
+    // What is not text cannot be one of ours, names and values both.
+    let environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    load_from(sources.config.as_deref(), environment, flags)
+}
+
+fn load_from(
+    file: Option<&Path>,
+    environment: impl Iterator<Item = (String, String)>,
+    flags: Flags,
+) -> Result<Config, ConfigError> {
+    let mut merged = Table::new();
+    if let Some(path) = file {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+        let origin = path.display().to_string();
+        // Read twice: this error shows the line.
+        let invalid =
+            |error: toml::de::Error| ConfigError::Invalid { origin: origin.clone(), error: error.to_string() };
+        toml::from_str::<Config>(&text).map_err(invalid)?;
+        merge(&mut merged, toml::from_str(&text).map_err(invalid)?);
+    }
+    let defaults = defaults()?;
+    let mut variables: Vec<_> = environment.filter(|(name, _)| name.starts_with(PREFIX)).collect();
+    variables.sort_unstable();
+    let variables = variables.into_iter().map(|(name, text)| {
+        let path = name[PREFIX.len()..].to_lowercase();
+        let path: Vec<_> = path.split("__").collect();
+        let value = value(text, lookup(&defaults, &path));
+        let layer = nested(&path, value);
+        (name, layer)
+    });
+    for (origin, layer) in variables.chain(flags.layers) {
+        check(&origin, &layer)?;
+        merge(&mut merged, layer);
+    }
+    let config = check("configuration", &merged)?;
+    config.validate().map_err(ConfigError::Contradiction)?;
+    Ok(config)
+}
+
+impl Config {
+    /// Checks what one section cannot check alone, after each has checked itself.
+    fn validate(&self) -> Result<(), String> {
+        self.log.validate()?;
+        self.auth.validate()?;
+        self.bus.validate()
+    }
+
+    /// As a file would say it; secrets are hidden.
+    pub(crate) fn to_toml(&self) -> anyhow::Result<String> {
+        Ok(toml::to_string(self)?)
+    }
+}
+
+fn defaults() -> Result<Table, ConfigError> {
+    Table::try_from(Config::default())
+        .map_err(|error| ConfigError::Invalid { origin: "defaults".to_owned(), error: error.to_string() })
+}
+
+fn check(origin: &str, layer: &Table) -> Result<Config, ConfigError> {
+    let invalid =
+        |error: toml::de::Error| ConfigError::Invalid { origin: origin.to_owned(), error: error.message().to_owned() };
+    Config::deserialize(Value::Table(layer.clone())).map_err(invalid)
+}
+
+fn nested(path: &[&str], value: Value) -> Table {
+    let innermost = path.iter().rev().fold(value, |value, key| {
+        let mut table = Table::new();
+        table.insert((*key).to_owned(), value);
+        Value::Table(table)
+    });
+    match innermost {
+        Value::Table(table) => table,
+        _ => Table::new(),
+    }
+}
+
+fn lookup<'a>(table: &'a Table, path: &[&str]) -> Option<&'a Value> {
+    let (first, rest) = path.split_first()?;
+    let value = table.get(*first)?;
+    if rest.is_empty() { Some(value) } else { lookup(value.as_table()?, rest) }
+}
+
+/// The environment has only text. Where the default is text, or has none, it stays text; elsewhere it is read as in a file.
+fn value(text: String, default: Option<&Value>) -> Value {
+    match default {
+        None | Some(Value::String(_)) => Value::String(text),
+        Some(_) => {
+            let read =
+                toml::from_str::<Table>(&format!("value = {text}")).ok().and_then(|mut table| table.remove("value"));
+            read.unwrap_or(Value::String(text))
+        }
+    }
+}
+
+fn merge(into: &mut Table, layer: Table) {
+    for (key, value) in layer {
+        match (into.get_mut(&key), value) {
+            (Some(Value::Table(old)), Value::Table(new)) => merge(old, new),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load_with(file: Option<&str>, environment: &[(&str, &str)], flags: Flags) -> Result<Config, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hearsay.toml");
+        if let Some(text) = file {
+            std::fs::write(&path, text).unwrap();
+        }
+        let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+        load_from(file.map(|_| path.as_path()), environment, flags).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn flags_win_over_the_environment_and_that_over_the_file() {
+        let file = "[log]\nfilter = \"file\"\nformat = \"json\"\n[bus]\nmax_entries = 1000\nrejoin_grace = \"20s\"";
+        let environment =
+            [("HEARSAY__LOG__FILTER", "environment"), ("HEARSAY__BUS__MAX_ENTRIES", "2000"), ("PATH", "/")];
+        let flags = Flags::default().with("--filter", "log", "filter", Some("debug"));
+        let config = load_with(Some(file), &environment, flags).unwrap();
+        assert_eq!(config.log.filter, "debug");
+        assert_eq!(config.log.format, hearsay_runtime::LogFormat::Json);
+        assert_eq!(config.bus.max_entries, 2_000);
+        assert_eq!(config.bus.rejoin_grace, hearsay_runtime::HumanDuration::from_secs(20));
+    }
+
+    #[test]
+    fn unknown_keys_name_where_they_come_from() {
+        let error = load_with(Some("[log]\nlevel = \"info\""), &[], Flags::default()).unwrap_err();
+        assert!(error.contains("hearsay.toml") && error.contains("line 2") && error.contains("`level`"), "{error}");
+        let error = load_with(None, &[("HEARSAY__LOG__LEVEL", "x")], Flags::default()).unwrap_err();
+        assert!(error.starts_with("HEARSAY__LOG__LEVEL: unknown field `level`"), "{error}");
+        let error = load_with(None, &[("HEARSAY__LGO__FILTER", "x")], Flags::default()).unwrap_err();
+        assert!(error.starts_with("HEARSAY__LGO__FILTER: unknown field `lgo`"), "{error}");
+    }
+
+    #[test]
+    fn wrong_values_say_what_would_be_right() {
+        let error = load_with(None, &[("HEARSAY__BUS__REJOIN_GRACE", "twenty")], Flags::default()).unwrap_err();
+        assert_eq!(
+            error,
+            r#"HEARSAY__BUS__REJOIN_GRACE: "twenty" is not a duration such as "20s", "250ms" or "1m 30s""#
+        );
+        let error = load_with(None, &[("HEARSAY__LOG__FORMAT", "xml")], Flags::default()).unwrap_err();
+        assert!(error.contains("`human` or `json`"), "{error}");
+        let error = load_with(None, &[("HEARSAY__BUS__MAX_ENTRIES", "many")], Flags::default()).unwrap_err();
+        assert!(error.starts_with("HEARSAY__BUS__MAX_ENTRIES: invalid type: string \"many\""), "{error}");
+    }
+
+    #[test]
+    fn relations_are_checked() {
+        let error = load_with(Some("[bus]\nlog_retention = \"30d\""), &[], Flags::default()).unwrap_err();
+        assert!(error.starts_with("configuration: bus.log_retention"), "{error}");
+    }
+
+    #[test]
+    fn the_effective_configuration_can_be_read_again_and_keeps_secrets() {
+        let secret = "s".repeat(40);
+        let environment = [
+            ("HEARSAY__AUTH__APP_ID", "123"),
+            ("HEARSAY__AUTH__APP_SECRET", "hidden"),
+            ("HEARSAY__AUTH__SIGNING_SECRET", secret.as_str()),
+        ];
+        let config = load_with(None, &environment, Flags::default()).unwrap();
+        assert_eq!(config.auth.app_id.as_deref(), Some("123"), "digits stay text");
+        let text = config.to_toml().unwrap();
+        assert!(!text.contains("hidden") && !text.contains(&secret), "{text}");
+        toml::from_str::<Config>(&text).unwrap();
+    }
+}

@@ -1,0 +1,158 @@
+//! The sections that no other crate owns.
+
+use std::path::PathBuf;
+
+use hearsay_auth::Secret;
+use hearsay_bus::Limits;
+use hearsay_runtime::HumanDuration;
+use serde::{Deserialize, Serialize};
+
+/// The `[auth]` section: who gets tokens.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct AuthConfig {
+    /// The account that the app speaks for.
+    pub(crate) account: String,
+    /// Credentials of the one app; `dev` makes random ones per start when they are absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) app_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) app_secret: Option<Secret>,
+    /// Signs tokens, at least 32 bytes; random per start when absent, so that tokens end with the process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) signing_secret: Option<Secret>,
+    pub(crate) token_lifetime: HumanDuration,
+}
+
+impl Default for AuthConfig {
+    fn default() -> Self {
+        Self {
+            account: "dev".to_owned(),
+            app_id: None,
+            app_secret: None,
+            signing_secret: None,
+            token_lifetime: HumanDuration::from_secs(24 * 3_600),
+        }
+    }
+}
+
+impl AuthConfig {
+    pub(super) fn validate(&self) -> Result<(), String> {
+        hearsay_protocol::AccountId::new(&self.account).map_err(|error| format!("auth.account: {error}"))?;
+        match (&self.app_id, &self.app_secret) {
+            (Some(id), Some(secret)) => {
+                hearsay_auth::App::new(id.clone(), secret.clone()).map_err(|error| format!("auth: {error}"))?;
+            }
+            (None, None) => {}
+            _ => return Err("auth.app_id and auth.app_secret go together".to_owned()),
+        }
+        if let Some(secret) = &self.signing_secret {
+            hearsay_auth::Keys::new(secret.expose().as_bytes())
+                .map_err(|error| format!("auth.signing_secret: {error}"))?;
+        }
+        // Clients renew a token 60 to 300 s before its end: a shorter life would have them do nothing else.
+        if self.token_lifetime.get().as_secs() < 600 {
+            return Err("auth.token_lifetime must be at least 10m: clients renew tokens 5m before their end".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// The `[bus]` section: the conversation log's times and sizes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct BusConfig {
+    /// Life of a gateway's lease without renewal.
+    pub(crate) gateway_lease: HumanDuration,
+    /// Life of the analyst's and of actions' lease without renewal.
+    pub(crate) publisher_lease: HumanDuration,
+    /// Shortest time a conversation waits for a lost last speaker.
+    pub(crate) rejoin_grace: HumanDuration,
+    /// A conversation in which nobody says anything ends after this.
+    pub(crate) silence: HumanDuration,
+    /// How long an end waits for a live analyst to have read everything.
+    pub(crate) analyst_grace: HumanDuration,
+    /// From the end to the moment the entries may become one record.
+    pub(crate) compact_after: HumanDuration,
+    /// From the end to the moment the entries are dropped.
+    pub(crate) log_retention: HumanDuration,
+    /// From the end to the moment the record is dropped.
+    pub(crate) record_retention: HumanDuration,
+    /// Entries of one conversation.
+    pub(crate) max_entries: usize,
+    /// Conversations held at once.
+    pub(crate) max_conversations: usize,
+    /// Deliveries that wait for one subscriber.
+    pub(crate) subscription_capacity: usize,
+}
+
+impl Default for BusConfig {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self {
+            gateway_lease: limits.gateway_lease.into(),
+            publisher_lease: limits.publisher_lease.into(),
+            rejoin_grace: limits.rejoin_grace.into(),
+            silence: limits.silence.into(),
+            analyst_grace: limits.analyst_grace.into(),
+            compact_after: limits.compact_after.into(),
+            log_retention: limits.log_retention.into(),
+            record_retention: limits.record_retention.into(),
+            max_entries: limits.max_entries,
+            max_conversations: limits.max_conversations,
+            subscription_capacity: limits.subscription_capacity,
+        }
+    }
+}
+
+impl BusConfig {
+    pub(super) fn validate(&self) -> Result<(), String> {
+        let ordered = [
+            ("bus.publisher_lease", self.publisher_lease, "bus.gateway_lease", self.gateway_lease),
+            ("bus.gateway_lease", self.gateway_lease, "bus.rejoin_grace", self.rejoin_grace),
+            ("bus.rejoin_grace", self.rejoin_grace, "bus.silence", self.silence),
+            ("bus.compact_after", self.compact_after, "bus.log_retention", self.log_retention),
+            ("bus.log_retention", self.log_retention, "bus.record_retention", self.record_retention),
+        ];
+        for (shorter, short, longer, long) in ordered {
+            if short > long {
+                return Err(format!("{shorter} ({short}) must not exceed {longer} ({long})"));
+            }
+        }
+        for (name, size) in [
+            ("bus.max_entries", self.max_entries),
+            ("bus.max_conversations", self.max_conversations),
+            ("bus.subscription_capacity", self.subscription_capacity),
+        ] {
+            if size == 0 {
+                return Err(format!("{name} must be at least 1"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            gateway_lease: self.gateway_lease.get(),
+            publisher_lease: self.publisher_lease.get(),
+            rejoin_grace: self.rejoin_grace.get(),
+            silence: self.silence.get(),
+            analyst_grace: self.analyst_grace.get(),
+            compact_after: self.compact_after.get(),
+            log_retention: self.log_retention.get(),
+            record_retention: self.record_retention.get(),
+            max_entries: self.max_entries,
+            max_conversations: self.max_conversations,
+            subscription_capacity: self.subscription_capacity,
+        }
+    }
+}
+
+/// The `[models]` section.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ModelsConfig {
+    /// Folder that models are kept in; absent: `HEARSAY_CACHE`, else `hearsay` in the user's cache folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cache: Option<PathBuf>,
+}
