@@ -1,0 +1,96 @@
+//! `cargo xtask check` and `cargo xtask test`: the same for people and for CI.
+
+use std::{path::PathBuf, time::Instant};
+
+use anyhow::{Context, Result, bail};
+use hearsay_models::{ModelStore, Terminal};
+
+use crate::shell::{cargo, exists, is_ci, root, step};
+
+/// A proof that takes too long for every change.
+struct Proof {
+    what: &'static str,
+    /// Of `cargo`.
+    arguments: &'static [&'static str],
+}
+
+const LONG: &[Proof] = &[
+    Proof {
+        what: "the development speech set assembles, and its marks agree with its sound",
+        arguments: &["xtask", "speech-set"],
+    },
+    Proof {
+        what: "a ten-minute recording is transcribed at twelve times real time per processor, in flat memory",
+        arguments: &["xtask", "bench", "transcribe"],
+    },
+];
+
+pub(crate) fn check() -> Result<()> {
+    step("format", cargo(&["fmt", "--all", "--check"]))?;
+    step("lints", cargo(&locked(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])))?;
+    let mut docs = cargo(&locked(&["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"]));
+    docs.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links");
+    step("documentation", docs)
+}
+
+pub(crate) fn test(all: bool) -> Result<()> {
+    let begun = Instant::now();
+    prerequisites()?;
+    check()?;
+    let cache = models()?;
+
+    // Examples in documentation first: the last closing line is that of the real tests.
+    let mut examples = cargo(&locked(&["test", "--workspace", "--doc", "--quiet"]));
+    examples.env("HEARSAY_CACHE", &cache);
+    step("examples in documentation", examples)?;
+    let nextest = exists("cargo", &["nextest", "--version"]);
+    let arguments: &[&str] = if nextest {
+        &["nextest", "run", "--workspace", "--no-fail-fast"]
+    } else {
+        &["test", "--workspace", "--all-targets"]
+    };
+    let mut tests = cargo(&locked(arguments));
+    tests.env("HEARSAY_CACHE", &cache);
+    step("tests", tests)?;
+
+    for proof in LONG {
+        if all {
+            let mut command = cargo(proof.arguments);
+            command.env("HEARSAY_CACHE", &cache);
+            step(proof.what, command)?;
+        } else {
+            println!("left out (cargo xtask test --all): {}: cargo {}", proof.what, proof.arguments.join(" "));
+        }
+    }
+    println!("== everything holds: {:.0} s", begun.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// A change of `Cargo.lock` belongs to the change that causes it; where nobody watches, its absence is an error.
+fn locked<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = arguments.to_vec();
+    if is_ci() {
+        let at = if arguments[0] == "nextest" { 2 } else { 1 };
+        arguments.insert(at, "--locked");
+    }
+    arguments
+}
+
+fn prerequisites() -> Result<()> {
+    if !["cc", "gcc", "clang"].into_iter().any(|compiler| exists(compiler, &["--version"])) {
+        bail!("a C compiler is needed to link: install one, for instance with `apt-get install gcc libc6-dev`");
+    }
+    Ok(())
+}
+
+/// Fetches what tests need, once, where they will look for it. The folder is returned.
+fn models() -> Result<PathBuf> {
+    println!("== models");
+    // Without a home, a folder that every build has.
+    let cache = hearsay_models::cache_folder().unwrap_or_else(|_| root().join("target/hearsay-cache"));
+    let store = ModelStore::open(cache.clone());
+    let fetched = store.fetch(&mut Terminal::default()).and_then(|_| store.recordings(&mut Terminal::default()));
+    fetched.context("the tests run the real models")?;
+    println!("== models: in {}", cache.display());
+    Ok(cache)
+}
