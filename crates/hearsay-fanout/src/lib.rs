@@ -14,11 +14,17 @@
 
 mod config;
 mod cores;
+mod feed;
+mod follow;
 pub mod frame;
 mod hub;
+mod inbox;
+mod listeners;
+mod lobby;
 mod metrics;
 mod outbox;
 mod sentences;
+mod snapshot;
 mod view;
 
 pub use config::{FanoutConfig, InvalidConfig};

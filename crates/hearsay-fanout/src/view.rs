@@ -113,7 +113,7 @@ impl View {
 
     /// Hidden from this reader. A revision or retraction is shown whatever its confidence: an earlier one may stand on
     /// the reader's screen.
-    fn hides(&self, insight: &Insight) -> bool {
+    pub(crate) fn hides(&self, insight: &Insight) -> bool {
         let wanted = match insight.body {
             InsightBody::Question => self.insights.holds(InsightTypes::QUESTION),
             InsightBody::ActionItem { .. } => self.insights.holds(InsightTypes::ACTION_ITEM),
@@ -253,7 +253,8 @@ fn put_final(spoken: &Final, entry: &Entry, scene: &Scene, audience: &Audience, 
         let words = words.iter().map(raw_word).collect();
         messages.push(wire::Message { id, from: who, text, origin: spoken.origin, start, end, words, sentiment: None });
     }
-    frame::put_json(&wire::MessageResponse::new(messages, entry.sequence, scene.position(entry.offset)), out);
+    let position = scene.position(entry.offset);
+    frame::put_json(&wire::MessageResponse { messages, sequence: entry.sequence, position }, out);
 }
 
 fn raw_word(word: &hearsay_protocol::event::SpokenWord) -> wire::RawWord<'_> {

@@ -450,24 +450,31 @@ impl Serialize for Message<'_> {
 }
 
 /// A finished utterance, one element of `messages` per sentence.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct MessageResponse<'a> {
-    #[serde(rename = "type", serialize_with = "message_response")]
-    kind: (),
     pub messages: Vec<Message<'a>>,
-    #[serde(rename = "sequenceNumber")]
     pub sequence: u64,
-    #[serde(serialize_with = "text")]
     pub position: Position,
 }
 
-fn message_response<S: Serializer>((): &(), serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str("message_response")
-}
-
-impl<'a> MessageResponse<'a> {
-    pub fn new(messages: Vec<Message<'a>>, sequence: u64, position: Position) -> Self {
-        Self { kind: (), messages, sequence, position }
+impl Serialize for MessageResponse<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Frame<'a> {
+            r#type: &'static str,
+            messages: &'a [Message<'a>],
+            sequence_number: u64,
+            #[serde(serialize_with = "text")]
+            position: Position,
+        }
+        Frame {
+            r#type: "message_response",
+            messages: &self.messages,
+            sequence_number: self.sequence,
+            position: self.position,
+        }
+        .serialize(serializer)
     }
 }
 
@@ -1054,7 +1061,7 @@ mod tests {
             words: vec![RawWord { text: "Shall", start: StreamTime(12_400_000), end: StreamTime(12_700_000) }],
             sentiment: None,
         };
-        let response = MessageResponse::new(vec![message.clone()], 3, at(17));
+        let response = MessageResponse { messages: vec![message.clone()], sequence: 3, position: at(17) };
         let expected = format!(
             r#"{{"type":"message_response","messages":[{{"id":"00000000-0000-0000-0000-000000000007","from":{ANA},"payload":{{"content":"Shall we?","contentType":"text/plain"}},"channel":{{"id":"realtime-api"}},"metadata":{{"disablePunctuation":true,"timezoneOffset":0,"originalContent":"Shall we?","words":"[{{\"word\":\"Shall\",\"startTime\":\"2030-03-04T09:00:12.400Z\",\"endTime\":\"2030-03-04T09:00:12.700Z\"}}]","originalMessageId":"00000000-0000-0000-0000-000000000007"}},"dismissed":false,"duration":{{"startTime":"2030-03-04T09:00:12.400Z","endTime":"2030-03-04T09:00:14.150Z","timeOffset":12.4,"duration":1.75}},"entities":[]}}],"sequenceNumber":3,"position":"0badcafe:17"}}"#
         );
