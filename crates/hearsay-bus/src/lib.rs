@@ -11,8 +11,8 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use hearsay_protocol::{
-    AccountId, ConversationId, ConversationKey, Epoch, Event, EventId, GatewayId, Generation,
-    MeetingKey, Offset, Position, PublisherId, Timestamp, event::Ephemeral,
+    AccountId, ConversationId, ConversationKey, Epoch, Event, EventId, GatewayId, Generation, MeetingKey, Offset,
+    Position, PublisherId, Timestamp, event::Ephemeral,
 };
 
 /// The conversation log. Every call may take until its own deadline and then fails with [`Error::Unavailable`]; a call
@@ -43,7 +43,8 @@ pub trait Bus: Send + Sync + 'static {
 
     /// Takes the publisher's place: the generation rises by one and every earlier holder is fenced. A leased publisher
     /// ([`PublisherId::is_leased`]) is refused with [`Refusal::Held`] while the holder's lease lives.
-    fn claim<'a>(&'a self, key: &'a ConversationKey, publisher: &'a PublisherId) -> BoxFuture<'a, Result<Claim, Error>>;
+    fn claim<'a>(&'a self, key: &'a ConversationKey, publisher: &'a PublisherId)
+    -> BoxFuture<'a, Result<Claim, Error>>;
 
     /// Keeps the lease of a leased publisher for [`Limits::publisher_lease`] more; so does each publish.
     fn keep<'a>(
@@ -95,12 +96,7 @@ pub trait Bus: Send + Sync + 'static {
 
     /// Puts one record in the place of an ended conversation's entries. Refused as [`Refusal::Invalid`] unless `top` is
     /// the newest offset and the conversation is due for it.
-    fn compact<'a>(
-        &'a self,
-        key: &'a ConversationKey,
-        top: Offset,
-        record: Bytes,
-    ) -> BoxFuture<'a, Result<(), Error>>;
+    fn compact<'a>(&'a self, key: &'a ConversationKey, top: Offset, record: Bytes) -> BoxFuture<'a, Result<(), Error>>;
 
     /// The record a compacted conversation became.
     fn record<'a>(&'a self, key: &'a ConversationKey) -> BoxFuture<'a, Result<Option<Bytes>, Error>>;
@@ -281,7 +277,10 @@ pub enum Delivery {
 pub enum Read {
     Page(Page),
     /// The log cannot give what follows `after`; it can give what follows `resume`.
-    Gap { reason: GapReason, resume: Seen },
+    Gap {
+        reason: GapReason,
+        resume: Seen,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -367,7 +366,12 @@ impl Error {
     }
 }
 
+mod clock;
+pub mod lifecycle;
+mod memory;
 mod subscription;
 
+pub use clock::{Clock, ManualClock, SystemClock};
 pub use hearsay_protocol::{Restart, Seen};
+pub use memory::{MemoryBus, Replica};
 pub use subscription::{Subscription, Watch};

@@ -216,6 +216,13 @@ impl EventId {
     }
 }
 
+impl EventId {
+    /// The id of one revision of an insight: each is an event of its own.
+    pub fn of_revision(insight: Self, revision: u32) -> Self {
+        Self(derive(insight.0, &[b"revision", &revision.to_be_bytes()]))
+    }
+}
+
 /// A version-5 UUID of length-prefixed parts, so that no two lists of parts collide by concatenation.
 fn derive(namespace: Uuid, parts: &[&[u8]]) -> Uuid {
     let mut name = Vec::with_capacity(64);

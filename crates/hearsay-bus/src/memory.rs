@@ -1,0 +1,808 @@
+//! The conversation log of one process: what `hearsay dev` runs on, and the model that every other bus is held against.
+//!
+//! One small lock a conversation and one over the names; neither is held across an await. Cost: an entry is its event
+//! plus about 100 bytes; a subscription is a bounded channel of references. A dropped subscription closes its channel, which
+//! the next announcement notices.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use futures::future::{BoxFuture, ready};
+use hearsay_protocol::{
+    AccountId, ConversationId, ConversationKey, Epoch, Event, EventId, GatewayId, Generation, MeetingKey, Offset,
+    Position, PublisherId, Restart, Seen, Timestamp,
+    event::{Class, Ephemeral, Started},
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    Batch, Body, Bus, Claim, Delivery, Entry, Error, GapReason, Lease, Limits, Meta, Opened, Page, Proposal, Published,
+    Read, Refusal, State, Subscription, Tail, Ticked, Watch,
+    clock::{Clock, Random, SystemClock},
+    lifecycle::{AnalystProgress, Life},
+};
+
+/// Old positions kept to answer duplicates, per publisher.
+const REMEMBERED: usize = 64;
+/// Conversations a watcher may lag behind.
+const WATCH_CAPACITY: usize = 16;
+
+/// See the module. Cheap to clone; clones are the same log.
+#[derive(Clone)]
+pub struct MemoryBus {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    limits: Limits,
+    clock: Arc<dyn Clock>,
+    random: Random,
+    names: Mutex<Names>,
+}
+
+#[derive(Default)]
+struct Names {
+    conversations: HashMap<ConversationKey, Arc<Conversation>>,
+    by_id: HashMap<(AccountId, ConversationId), ConversationKey>,
+    open: HashMap<MeetingKey, ConversationKey>,
+    watchers: HashMap<MeetingKey, Vec<mpsc::Sender<ConversationKey>>>,
+}
+
+struct Conversation {
+    /// When it next wants a tick, µs; `u64::MAX`: never. Read without the lock.
+    next: AtomicU64,
+    log: Mutex<Log>,
+}
+
+/// Everything of one conversation that a failover could roll back, and who listens to it.
+struct Log {
+    key: ConversationKey,
+    title: String,
+    started: Timestamp,
+    history: History,
+    subscribers: Vec<Subscriber>,
+}
+
+#[derive(Clone)]
+struct History {
+    epoch: Epoch,
+    /// Older epochs and the offset up to which each agrees with the present one.
+    branches: Vec<(Epoch, Offset)>,
+    /// Contiguous from offset 1.
+    entries: Vec<Entry>,
+    /// The entries are gone: only this much is known of them.
+    dropped: Option<Seen>,
+    sequences: [u64; Class::COUNT],
+    publishers: BTreeMap<PublisherId, Publisher>,
+    life: Life,
+    record: Option<Bytes>,
+}
+
+#[derive(Clone)]
+struct Publisher {
+    generation: Generation,
+    /// How many branches there were at the claim.
+    branches: usize,
+    watermark: u64,
+    restart: Option<Restart>,
+    origin: Timestamp,
+    /// Of leased publishers.
+    until: Timestamp,
+    /// Where the last event of recent batches stands, by what they reached.
+    recent: VecDeque<(u64, Position)>,
+}
+
+struct Subscriber {
+    deliveries: mpsc::Sender<Delivery>,
+    /// [`Delivery::Missed`] is the last thing in the channel; until it was taken nothing may follow it.
+    missed: bool,
+}
+
+impl Subscriber {
+    /// False when nobody is there any more.
+    fn offer(&mut self, delivery: &Delivery) -> bool {
+        if self.deliveries.is_closed() {
+            return false;
+        }
+        let (room, all) = (self.deliveries.capacity(), self.deliveries.max_capacity());
+        if self.missed {
+            if room < all {
+                // Whoever takes `Missed` reads from the log and finds this there.
+                return true;
+            }
+            self.missed = false;
+        }
+        if matches!(delivery, Delivery::Ephemeral { .. }) && room <= all / 2 {
+            return true;
+        }
+        let delivery = if room <= 1 {
+            self.missed = true;
+            Delivery::Missed
+        } else {
+            delivery.clone()
+        };
+        // There is room: only this, under the lock, sends.
+        self.deliveries.try_send(delivery).is_ok()
+    }
+}
+
+impl Default for MemoryBus {
+    fn default() -> Self {
+        Self::new(Limits::default(), Arc::new(SystemClock::default()))
+    }
+}
+
+impl MemoryBus {
+    pub fn new(limits: Limits, clock: Arc<dyn Clock>) -> Self {
+        let seed = RandomState::new().hash_one(clock.now());
+        Self { inner: Arc::new(Inner { limits, clock, random: Random::new(seed), names: Mutex::default() }) }
+    }
+
+    /// For tests: remembers a conversation as it is, as a replica would that lags from here on.
+    pub fn replica(&self, key: &ConversationKey) -> Option<Replica> {
+        let conversation = self.inner.conversation(key)?;
+        let log = conversation.lock();
+        Some(Replica { key: key.clone(), history: log.history.clone() })
+    }
+
+    /// For tests: the conversation's primary is lost and the replica takes its place. Nobody is told.
+    pub fn fail_over(&self, replica: Replica) {
+        if let Some(conversation) = self.inner.conversation(&replica.key) {
+            let mut log = conversation.lock();
+            log.history = replica.history;
+            conversation.schedule(&log, &self.inner.limits);
+        }
+    }
+
+    /// For tests: ends every subscription of the conversation, as a lost connection would.
+    pub fn cut_subscriptions(&self, key: &ConversationKey) {
+        if let Some(conversation) = self.inner.conversation(key) {
+            conversation.lock().subscribers.clear();
+        }
+    }
+}
+
+/// A lagging copy of one conversation.
+pub struct Replica {
+    key: ConversationKey,
+    history: History,
+}
+
+impl Inner {
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn conversation(&self, key: &ConversationKey) -> Option<Arc<Conversation>> {
+        self.names().conversations.get(key).cloned()
+    }
+
+    /// The conversation and the time, or [`Refusal::Gone`].
+    fn with<T>(
+        &self,
+        key: &ConversationKey,
+        then: impl FnOnce(&Conversation, &mut Log, Timestamp) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let conversation = self.conversation(key).ok_or(Refusal::Gone)?;
+        let mut log = conversation.lock();
+        let now = self.clock.now();
+        let result = then(&conversation, &mut log, now);
+        conversation.schedule(&log, &self.limits);
+        let closed = !log.history.life.is_live();
+        drop(log);
+        if closed {
+            let mut names = self.names();
+            if names.open.get(&key.meeting) == Some(key) {
+                names.open.remove(&key.meeting);
+            }
+        }
+        result
+    }
+}
+
+impl Conversation {
+    fn lock(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn schedule(&self, log: &Log, limits: &Limits) {
+        let next = log.history.life.next(limits).map_or(u64::MAX, Timestamp::micros);
+        self.next.store(next, Ordering::Relaxed);
+    }
+}
+
+impl History {
+    fn top(&self) -> Seen {
+        if let Some(dropped) = self.dropped {
+            return Seen { epoch: Some(self.epoch), ..dropped };
+        }
+        let last = self.entries.last();
+        Seen {
+            epoch: Some(self.epoch),
+            offset: last.map_or(Offset::START, |entry| entry.offset),
+            check: last.map(|entry| entry.check),
+        }
+    }
+
+    fn entry(&self, offset: Offset) -> Option<&Entry> {
+        let index = usize::try_from(offset.0.checked_sub(1)?).ok()?;
+        self.entries.get(index)
+    }
+
+    /// What a live analyst has read; none when none lives.
+    fn analyst(&self, now: Timestamp) -> Option<AnalystProgress> {
+        let analyst = self.publishers.get(&PublisherId::Analyst)?;
+        (analyst.until > now).then_some(AnalystProgress { read: Offset(analyst.watermark) })
+    }
+
+    /// History that `seen` names is not there although its epoch is the present one: it was lost.
+    fn contradicts(&self, seen: Seen) -> bool {
+        if seen.epoch != Some(self.epoch) || seen.offset == Offset::START || self.dropped.is_some() {
+            return false;
+        }
+        match self.entry(seen.offset) {
+            None => true,
+            Some(entry) => seen.check.is_some_and(|check| check != entry.check),
+        }
+    }
+}
+
+impl Log {
+    fn announce(&mut self, delivery: &Delivery) {
+        self.subscribers.retain_mut(|subscriber| subscriber.offer(delivery));
+    }
+
+    /// Branches when `seen` shows that history was lost.
+    fn notice(&mut self, seen: Seen, random: &Random) {
+        if !self.history.contradicts(seen) {
+            return;
+        }
+        let history = &mut self.history;
+        let top = history.top().offset;
+        tracing::warn!(conversation = %self.key, lost_after = top.0, seen = seen.offset.0, "history was lost: a new epoch begins");
+        history.branches.push((history.epoch, top));
+        history.epoch = loop {
+            let epoch = Epoch(random.next() as u32);
+            if epoch != history.epoch && history.branches.iter().all(|&(old, _)| old != epoch) {
+                break epoch;
+            }
+        };
+        self.announce(&Delivery::Changed);
+    }
+
+    fn append(
+        &mut self,
+        publisher: &PublisherId,
+        through: u64,
+        first_index: usize,
+        events: Vec<Event>,
+        now: Timestamp,
+        random: &Random,
+    ) -> Vec<Entry> {
+        let history = &mut self.history;
+        let mut appended = Vec::with_capacity(events.len());
+        for (index, event) in events.into_iter().enumerate() {
+            let sequence = &mut history.sequences[event.class().index()];
+            let id = match &event {
+                Event::Insight(insight) => EventId::of_revision(insight.id, insight.revision),
+                _ => EventId::of_input(publisher, through, first_index + index),
+            };
+            let offset = Offset(history.entries.len() as u64 + 1);
+            let entry = Entry {
+                offset,
+                check: random.next(),
+                at: now,
+                id,
+                sequence: *sequence,
+                publisher: publisher.clone(),
+                body: Body::Event(event),
+            };
+            *sequence += 1;
+            history.entries.push(entry.clone());
+            appended.push(entry);
+        }
+        appended
+    }
+
+    fn announce_entries(&mut self, entries: Vec<Entry>) {
+        if !entries.is_empty() {
+            let epoch = self.history.epoch;
+            self.announce(&Delivery::Appended { epoch, entries: entries.into() });
+        }
+    }
+
+    fn meta(&self) -> Meta {
+        Meta {
+            key: self.key.clone(),
+            state: self.history.life.state(),
+            title: self.title.clone(),
+            started: self.started,
+            top: self.history.top(),
+            streams: self.history.life.streams(),
+        }
+    }
+
+    /// Refuses what this state takes from this publisher no more.
+    fn admits(&self, publisher: &PublisherId) -> Result<(), Refusal> {
+        let late = matches!(publisher, PublisherId::Analyst | PublisherId::Actions | PublisherId::Rest(_));
+        match self.history.life.state() {
+            State::Open | State::Lingering => Ok(()),
+            State::Ended if late => Ok(()),
+            State::Ended | State::Compacted => Err(Refusal::Ended),
+            State::Deleted => Err(Refusal::Gone),
+        }
+    }
+
+    /// Refuses a publisher that is not the present holder of its place.
+    fn check_generation(&self, publisher: &PublisherId, generation: Generation) -> Result<(), Refusal> {
+        let Some(holder) = self.history.publishers.get(publisher) else {
+            // Claimed in a history that was lost, or never.
+            return Err(if self.history.branches.is_empty() {
+                Refusal::Invalid(format!("{publisher} has not claimed its place"))
+            } else {
+                Refusal::Reclaim
+            });
+        };
+        if generation > holder.generation || holder.branches < self.history.branches.len() {
+            return Err(Refusal::Reclaim);
+        }
+        if generation < holder.generation {
+            return Err(Refusal::Fenced { current: holder.generation });
+        }
+        Ok(())
+    }
+
+    fn publish(
+        &mut self,
+        batch: Batch,
+        now: Timestamp,
+        limits: &Limits,
+        random: &Random,
+    ) -> Result<Published, Refusal> {
+        self.admits(&batch.publisher)?;
+        self.notice(batch.seen, random);
+        self.check_generation(&batch.publisher, batch.generation)?;
+        if batch.publisher == PublisherId::Clock {
+            return Err(Refusal::Invalid("only the log itself publishes as clock".to_owned()));
+        }
+        if batch.from > batch.through || (batch.from == batch.through && !batch.events.is_empty()) {
+            return Err(Refusal::Invalid(format!(
+                "range {}..{} with {} events; events take a range of their own",
+                batch.from,
+                batch.through,
+                batch.events.len()
+            )));
+        }
+        if batch.restart.as_ref().is_some_and(|restart| restart.headers.len() > Restart::MAX_HEADERS) {
+            return Err(Refusal::Invalid(format!("codec headers are over {} bytes", Restart::MAX_HEADERS)));
+        }
+        let top = self.history.top();
+        let position = |offset| Position { epoch: self.history.epoch, offset };
+        let holder = &self.history.publishers[&batch.publisher];
+        let watermark = holder.watermark;
+        if batch.through <= watermark {
+            let old = holder.recent.iter().find(|(through, _)| *through >= batch.through);
+            return Ok(Published {
+                duplicate: true,
+                position: old.map_or(position(top.offset), |&(_, position)| position),
+                watermark,
+                top,
+            });
+        }
+        if batch.from < watermark {
+            return Err(Refusal::Overlap { watermark });
+        }
+        if batch.from > watermark {
+            return Err(Refusal::Hole { watermark });
+        }
+        if self.history.entries.len() + batch.events.len() > limits.max_entries {
+            return Err(Refusal::Full { what: "the conversation has as many events as one may have" });
+        }
+        Ok(self.take(batch, now, limits, random))
+    }
+
+    /// Appends a batch that was checked, and what the lifecycle adds to it.
+    fn take(&mut self, batch: Batch, now: Timestamp, limits: &Limits, random: &Random) -> Published {
+        let Batch { publisher, through, events, restart, .. } = batch;
+        if !events.is_empty() && matches!(publisher, PublisherId::Stream(_)) {
+            self.history.life.heard(now);
+        }
+        let count = events.len();
+        let lifecycle: Vec<Event> = events
+            .iter()
+            .filter(|event| matches!(event, Event::StreamStarted(_) | Event::StreamEnded(_)))
+            .cloned()
+            .collect();
+        let mut entries = self.append(&publisher, through, 0, events, now, random);
+        let last = self.history.top().offset;
+        for event in lifecycle {
+            let analyst = self.history.analyst(now);
+            let next = self.history.top().offset.next();
+            let added = match &event {
+                Event::StreamStarted(started) => self.history.life.started(started, now, limits),
+                Event::StreamEnded(ended) => self.history.life.stream_ended(ended, next, analyst, now, limits),
+                _ => Vec::new(),
+            };
+            let index = entries.len().max(count);
+            entries.extend(self.append(&publisher, through, index, added, now, random));
+        }
+        let position = Position { epoch: self.history.epoch, offset: last };
+        if let Some(holder) = self.history.publishers.get_mut(&publisher) {
+            holder.watermark = through;
+            holder.restart = restart.or(holder.restart.take());
+            holder.until = now + limits.publisher_lease;
+            holder.recent.push_back((through, position));
+            if holder.recent.len() > REMEMBERED {
+                holder.recent.pop_front();
+            }
+        }
+        if publisher == PublisherId::Analyst {
+            let added = self.history.life.analyst_read(AnalystProgress { read: Offset(through) }, now);
+            let index = entries.len().max(count);
+            entries.extend(self.append(&publisher, through, index, added, now, random));
+        }
+        self.announce_entries(entries);
+        Published { duplicate: false, position, watermark: through, top: self.history.top() }
+    }
+
+    fn read(&mut self, after: Seen, max: usize, random: &Random) -> Read {
+        self.notice(after, random);
+        let history = &self.history;
+        let top = history.top();
+        let mut from = after.offset;
+        if let Some(epoch) = after.epoch
+            && epoch != history.epoch
+        {
+            let Some(at) = history.branches.iter().position(|&(old, _)| old == epoch) else {
+                let resume = Seen { epoch: Some(history.epoch), offset: Offset::START, check: None };
+                return Read::Gap { reason: GapReason::Lost, resume };
+            };
+            // A later branch may have cut deeper.
+            let agrees = history.branches[at..].iter().map(|&(_, offset)| offset).min().unwrap_or(Offset::START);
+            if after.offset > agrees {
+                let check = history.entry(agrees).map(|entry| entry.check);
+                let resume = Seen { epoch: Some(history.epoch), offset: agrees, check };
+                return Read::Gap { reason: GapReason::Branch, resume };
+            }
+        }
+        if history.dropped.is_some() && from < top.offset {
+            return Read::Gap { reason: GapReason::Retention, resume: top };
+        }
+        from = from.min(top.offset);
+        let entries = if history.dropped.is_some() {
+            Vec::new()
+        } else {
+            let start = usize::try_from(from.0).unwrap_or(usize::MAX).min(history.entries.len());
+            history.entries[start..].iter().take(max.max(1)).cloned().collect()
+        };
+        Read::Page(Page { epoch: history.epoch, entries, top })
+    }
+
+    fn tick(&mut self, now: Timestamp, limits: &Limits, random: &Random) {
+        let analyst = self.history.analyst(now);
+        let top = self.history.top().offset;
+        let events = self.history.life.tick(top, analyst, now, limits);
+        if !events.is_empty() {
+            // What the clock appends is named by where it stands: two ticks never append the same.
+            let entries = self.append(&PublisherId::Clock, top.0 + 1, 0, events, now, random);
+            self.announce_entries(entries);
+        }
+        let ended = self.history.life.ended();
+        if !self.history.life.is_live()
+            && self.history.dropped.is_none()
+            && ended.is_some_and(|ended| ended + limits.log_retention <= now)
+        {
+            self.drop_entries();
+        }
+    }
+
+    fn drop_entries(&mut self) {
+        self.history.dropped = Some(self.history.top());
+        self.history.entries = Vec::new();
+        self.announce(&Delivery::Changed);
+    }
+}
+
+/// The calls of one process need no waiting: each future is ready.
+fn done<'a, T: Send + 'a>(result: Result<T, Error>) -> BoxFuture<'a, Result<T, Error>> {
+    Box::pin(ready(result))
+}
+
+impl Bus for MemoryBus {
+    fn now(&self) -> BoxFuture<'_, Result<Timestamp, Error>> {
+        done(Ok(self.inner.clock.now()))
+    }
+
+    fn open<'a>(&'a self, meeting: &'a MeetingKey, proposal: Proposal) -> BoxFuture<'a, Result<Opened, Error>> {
+        let inner = &self.inner;
+        let mut names = inner.names();
+        if let Some(key) = names.open.get(meeting)
+            && let Some(conversation) = names.conversations.get(key)
+        {
+            let log = conversation.lock();
+            if log.history.life.is_live() {
+                return done(Ok(Opened { key: key.clone(), created: false, meta: log.meta() }));
+            }
+        }
+        if names.conversations.len() >= inner.limits.max_conversations {
+            return done(Err(Refusal::Full { what: "as many conversations are held as may be" }.into()));
+        }
+        let key = ConversationKey { meeting: meeting.clone(), conversation: proposal.conversation };
+        if names.by_id.contains_key(&(meeting.account.clone(), proposal.conversation)) {
+            return done(
+                Err(Refusal::Invalid(format!("conversation {} exists already", proposal.conversation)).into()),
+            );
+        }
+        let now = inner.clock.now();
+        let mut log = Log {
+            key: key.clone(),
+            title: proposal.title.clone(),
+            started: now,
+            history: History {
+                epoch: proposal.epoch,
+                branches: Vec::new(),
+                entries: Vec::new(),
+                dropped: None,
+                sequences: [0; Class::COUNT],
+                publishers: BTreeMap::new(),
+                life: Life::new(now, &inner.limits),
+                record: None,
+            },
+            subscribers: Vec::new(),
+        };
+        let started = Event::Started(Started { at: now, title: proposal.title });
+        log.append(&PublisherId::Clock, 1, 0, vec![started], now, &inner.random);
+        let meta = log.meta();
+        let conversation = Conversation { next: AtomicU64::new(u64::MAX), log: Mutex::new(log) };
+        conversation.schedule(&conversation.lock(), &inner.limits);
+        names.conversations.insert(key.clone(), Arc::new(conversation));
+        names.by_id.insert((meeting.account.clone(), proposal.conversation), key.clone());
+        names.open.insert(meeting.clone(), key.clone());
+        if let Some(watchers) = names.watchers.get_mut(meeting) {
+            watchers
+                .retain(|watcher| !matches!(watcher.try_send(key.clone()), Err(mpsc::error::TrySendError::Closed(_))));
+            if watchers.is_empty() {
+                names.watchers.remove(meeting);
+            }
+        }
+        done(Ok(Opened { key, created: true, meta }))
+    }
+
+    fn current<'a>(&'a self, meeting: &'a MeetingKey) -> BoxFuture<'a, Result<Option<Meta>, Error>> {
+        let names = self.inner.names();
+        let conversation = names.open.get(meeting).and_then(|key| names.conversations.get(key));
+        done(Ok(conversation.map(|conversation| conversation.lock().meta())))
+    }
+
+    fn watch<'a>(&'a self, meeting: &'a MeetingKey) -> BoxFuture<'a, Result<Watch, Error>> {
+        let (opened, receiver) = mpsc::channel(WATCH_CAPACITY);
+        let mut names = self.inner.names();
+        if let Some(key) = names.open.get(meeting) {
+            // There is room: the channel is new.
+            let _ = opened.try_send(key.clone());
+        }
+        let watchers = names.watchers.entry(meeting.clone()).or_default();
+        watchers.retain(|watcher| !watcher.is_closed());
+        watchers.push(opened);
+        done(Ok(Watch::new(receiver, Box::new(()))))
+    }
+
+    fn find<'a>(
+        &'a self,
+        account: &'a AccountId,
+        conversation: ConversationId,
+    ) -> BoxFuture<'a, Result<Option<ConversationKey>, Error>> {
+        let names = self.inner.names();
+        let key = names.by_id.get(&(account.clone(), conversation));
+        let live = key.filter(|key| {
+            names.conversations.get(key).is_some_and(|found| found.lock().history.life.state() != State::Deleted)
+        });
+        done(Ok(live.cloned()))
+    }
+
+    fn meta<'a>(&'a self, key: &'a ConversationKey) -> BoxFuture<'a, Result<Meta, Error>> {
+        done(self.inner.with(key, |_, log, _| match log.history.life.state() {
+            State::Deleted => Err(Refusal::Gone.into()),
+            _ => Ok(log.meta()),
+        }))
+    }
+
+    fn claim<'a>(
+        &'a self,
+        key: &'a ConversationKey,
+        publisher: &'a PublisherId,
+    ) -> BoxFuture<'a, Result<Claim, Error>> {
+        let limits = &self.inner.limits;
+        done(self.inner.with(key, |_, log, now| {
+            if *publisher == PublisherId::Clock {
+                return Err(Refusal::Invalid("clock is not claimed".to_owned()).into());
+            }
+            log.admits(publisher)?;
+            let branches = log.history.branches.len();
+            let held = log.history.publishers.get(publisher).map(|holder| holder.until);
+            if let Some(until) = held.filter(|until| publisher.is_leased() && *until > now) {
+                return Err(Refusal::Held { until }.into());
+            }
+            let holder = log.history.publishers.entry(publisher.clone()).or_insert_with(|| Publisher {
+                generation: Generation(0),
+                branches,
+                watermark: 0,
+                restart: None,
+                origin: now,
+                until: now,
+                recent: VecDeque::new(),
+            });
+            // Above any generation of a history that was lost, too.
+            holder.generation = Generation(holder.generation.0 + 1 + (u64::from(holder.branches < branches) << 16));
+            holder.branches = branches;
+            holder.until = now + limits.publisher_lease;
+            let (generation, watermark, restart, origin) =
+                (holder.generation, holder.watermark, holder.restart.clone(), holder.origin);
+            Ok(Claim { generation, watermark, restart, origin, top: log.history.top() })
+        }))
+    }
+
+    fn keep<'a>(
+        &'a self,
+        key: &'a ConversationKey,
+        publisher: &'a PublisherId,
+        generation: Generation,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        let limits = &self.inner.limits;
+        done(self.inner.with(key, |_, log, now| {
+            log.admits(publisher)?;
+            log.check_generation(publisher, generation)?;
+            if let Some(holder) = log.history.publishers.get_mut(publisher) {
+                holder.until = now + limits.publisher_lease;
+            }
+            Ok(())
+        }))
+    }
+
+    fn publish<'a>(&'a self, key: &'a ConversationKey, batch: Batch) -> BoxFuture<'a, Result<Published, Error>> {
+        let inner = &self.inner;
+        done(inner.with(key, |_, log, now| Ok(log.publish(batch, now, &inner.limits, &inner.random)?)))
+    }
+
+    fn announce<'a>(
+        &'a self,
+        key: &'a ConversationKey,
+        publisher: &'a PublisherId,
+        generation: Generation,
+        ephemerals: Vec<Ephemeral>,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        done(self.inner.with(key, |_, log, now| {
+            log.admits(publisher)?;
+            log.check_generation(publisher, generation)?;
+            if matches!(publisher, PublisherId::Stream(_)) {
+                log.history.life.heard(now);
+            }
+            let follows = Position { epoch: log.history.epoch, offset: log.history.top().offset };
+            if !ephemerals.is_empty() {
+                log.announce(&Delivery::Ephemeral { follows, ephemerals: ephemerals.into() });
+            }
+            Ok(())
+        }))
+    }
+
+    fn subscribe<'a>(&'a self, key: &'a ConversationKey) -> BoxFuture<'a, Result<Subscription, Error>> {
+        let capacity = self.inner.limits.subscription_capacity.max(2);
+        done(self.inner.with(key, |_, log, _| {
+            if log.history.life.state() == State::Deleted {
+                return Err(Refusal::Gone.into());
+            }
+            let (deliveries, receiver) = mpsc::channel(capacity);
+            log.subscribers.retain(|subscriber| !subscriber.deliveries.is_closed());
+            log.subscribers.push(Subscriber { deliveries, missed: false });
+            Ok(Subscription::new(receiver, Box::new(())))
+        }))
+    }
+
+    fn read<'a>(&'a self, key: &'a ConversationKey, after: Seen, max: usize) -> BoxFuture<'a, Result<Read, Error>> {
+        done(self.inner.with(key, |_, log, _| match log.history.life.state() {
+            State::Deleted => Err(Refusal::Gone.into()),
+            _ => Ok(log.read(after, max, &self.inner.random)),
+        }))
+    }
+
+    fn renew<'a>(&'a self, gateway: GatewayId, leases: &'a [Lease]) -> BoxFuture<'a, Result<Vec<Tail>, Error>> {
+        let tails = leases
+            .iter()
+            .map(|lease| {
+                let renewed = self.inner.with(&lease.key, |_, log, now| {
+                    if log.history.life.state() == State::Deleted {
+                        return Err(Refusal::Gone.into());
+                    }
+                    log.history.life.renew(gateway, lease.listeners, now, &self.inner.limits);
+                    Ok((log.meta(), log.history.life.listeners(now)))
+                });
+                let (meta, listeners) = renewed.map_or((None, 0), |(meta, listeners)| (Some(meta), listeners));
+                Tail { key: lease.key.clone(), meta, listeners }
+            })
+            .collect();
+        done(Ok(tails))
+    }
+
+    fn release<'a>(&'a self, gateway: GatewayId, key: &'a ConversationKey) -> BoxFuture<'a, Result<(), Error>> {
+        done(self.inner.with(key, |_, log, _| {
+            log.history.life.release(gateway);
+            Ok(())
+        }))
+    }
+
+    fn due(&self, max: usize) -> BoxFuture<'_, Result<Vec<ConversationKey>, Error>> {
+        let now = self.inner.clock.now().micros();
+        let names = self.inner.names();
+        // A hash map's order is random enough for several visitors not to queue behind one another.
+        let due = names.conversations.iter().filter(|(_, found)| found.next.load(Ordering::Relaxed) <= now);
+        done(Ok(due.take(max).map(|(key, _)| key.clone()).collect()))
+    }
+
+    fn tick<'a>(&'a self, key: &'a ConversationKey) -> BoxFuture<'a, Result<Ticked, Error>> {
+        let inner = &self.inner;
+        let ticked = inner.with(key, |_, log, now| {
+            log.tick(now, &inner.limits, &inner.random);
+            let life = &log.history.life;
+            let ended = life.ended();
+            let compact = life.state() == State::Ended
+                && log.history.dropped.is_none()
+                && ended.is_some_and(|ended| ended + inner.limits.compact_after <= now);
+            let forget = !life.is_live() && ended.is_some_and(|ended| ended + inner.limits.record_retention <= now);
+            Ok((Ticked { state: life.state(), next: life.next(&inner.limits), compact }, forget))
+        });
+        done(ticked.map(|(ticked, forget)| {
+            if forget {
+                let mut names = inner.names();
+                names.conversations.remove(key);
+                names.by_id.remove(&(key.meeting.account.clone(), key.conversation));
+            }
+            ticked
+        }))
+    }
+
+    fn compact<'a>(&'a self, key: &'a ConversationKey, top: Offset, record: Bytes) -> BoxFuture<'a, Result<(), Error>> {
+        let limits = &self.inner.limits;
+        done(self.inner.with(key, |_, log, now| {
+            let ended = log.history.life.ended().filter(|_| log.history.life.state() == State::Ended);
+            let due = ended.is_some_and(|ended| ended + limits.compact_after <= now);
+            if !due || top != log.history.top().offset {
+                return Err(Refusal::Invalid(format!(
+                    "a record of {top} entries for a conversation in state {:?} with {} entries",
+                    log.history.life.state(),
+                    log.history.top().offset
+                ))
+                .into());
+            }
+            log.history.record = Some(record);
+            log.history.life.compacted();
+            log.drop_entries();
+            Ok(())
+        }))
+    }
+
+    fn record<'a>(&'a self, key: &'a ConversationKey) -> BoxFuture<'a, Result<Option<Bytes>, Error>> {
+        done(self.inner.with(key, |_, log, _| match log.history.life.state() {
+            State::Deleted => Err(Refusal::Gone.into()),
+            _ => Ok(log.history.record.clone()),
+        }))
+    }
+
+    fn delete<'a>(&'a self, key: &'a ConversationKey) -> BoxFuture<'a, Result<(), Error>> {
+        done(self.inner.with(key, |_, log, now| {
+            if log.history.life.state() == State::Deleted {
+                return Err(Refusal::Gone.into());
+            }
+            log.history.life.deleted(now);
+            log.history.record = None;
+            log.drop_entries();
+            Ok(())
+        }))
+    }
+}
