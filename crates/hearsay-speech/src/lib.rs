@@ -2,5 +2,8 @@
 
 pub mod codec;
 pub mod engine;
+pub mod lane;
+pub mod offline;
 pub mod resample;
+pub mod segment;
 pub mod vad;
