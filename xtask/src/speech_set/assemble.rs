@@ -107,10 +107,21 @@ pub(super) fn assemble(folder: &Path) -> Result<()> {
     let work = folder.join("work");
     let tools = fetch::fetch(&work)?;
     let mut out = Writer { folder, items: Vec::new(), wide: BTreeMap::new() };
-    read(&work, &tools, &mut out)?;
+    let (reading, paragraphs, turns) = (recipe::read()?, recipe::talk(), recipe::meeting()?);
+    let talker = Voice::named(recipe::TALKER)?;
+    let mut lines: Vec<(Voice, &str)> = Vec::new();
+    for (voice, said) in &reading {
+        lines.extend(said.iter().map(|line| (*voice, line.as_str())));
+    }
+    lines.extend(paragraphs.iter().flatten().map(|line| (talker, line.as_str())));
+    for turn in &turns {
+        lines.push((Voice::named(&turn.speaker)?, &turn.text));
+    }
+    synth::prepare(&work, &tools, &lines)?;
+    read(&work, &reading, &mut out)?;
     recordings(&tools, &mut out)?;
-    talk(&work, &tools, &mut out)?;
-    meeting(&work, &tools, &mut out)?;
+    talk(&work, &talker, &paragraphs, &mut out)?;
+    meeting(&work, &turns, &mut out)?;
     narrowband(&mut out)?;
     let debian = recipe::DEBIAN.iter().map(|wanted| format!("Debian {} {}", wanted.package, wanted.version));
     let python = recipe::REQUIREMENTS
@@ -176,19 +187,19 @@ impl Writer<'_> {
     }
 }
 
-fn read(work: &Path, tools: &Tools, out: &mut Writer<'_>) -> Result<()> {
-    for (voice, lines) in recipe::read()? {
+fn read(work: &Path, reading: &[(Voice, Vec<String>)], out: &mut Writer<'_>) -> Result<()> {
+    for (voice, lines) in reading {
         let file = format!("read/{}.wav", voice.name);
-        let clips = synth::speak(work, tools, &lines.iter().map(|line| (voice, line.as_str())).collect::<Vec<_>>())?;
         let mut gaps = Sequence::new(&file);
         let mut track = Track::default();
         let mut at = RATE as usize;
-        for (clip, line) in clips.iter().zip(&lines) {
-            track.place(clip, at, voice.name, line);
+        for line in lines {
+            let clip = synth::speak(work, voice, line)?;
+            track.place(&clip, at, voice.name, line);
             at += clip.end - clip.start + samples(gaps.between(0.6, 1.5));
         }
         track.extend_to(at + RATE as usize);
-        out.write(&file, track, About::synthetic(Kind::Read, &voice))?;
+        out.write(&file, track, About::synthetic(Kind::Read, voice))?;
     }
     Ok(())
 }
@@ -203,7 +214,7 @@ fn recordings(tools: &Tools, out: &mut Writer<'_>) -> Result<()> {
             voice,
             source: package,
             licence,
-            marks: "start and end of speech: cut by hand, to 5 ms; no words".to_owned(),
+            marks: "start and end of speech: cut by hand, to about 30 ms; no words".to_owned(),
             timeline: None,
             derived_from: None,
         };
@@ -249,33 +260,29 @@ fn recorded(tools: &Tools, recording: &Recording) -> Result<Track> {
     Ok(track)
 }
 
-fn talk(work: &Path, tools: &Tools, out: &mut Writer<'_>) -> Result<()> {
-    let voice = Voice::named(recipe::TALKER)?;
-    let paragraphs = recipe::talk();
-    let lines: Vec<_> = paragraphs.iter().flatten().map(|line| (voice, line.as_str())).collect();
-    let mut clips = synth::speak(work, tools, &lines)?.into_iter();
+fn talk(work: &Path, voice: &Voice, paragraphs: &[Vec<String>], out: &mut Writer<'_>) -> Result<()> {
     let mut gaps = Sequence::new("talk");
     let mut track = Track::default();
     let mut at = RATE as usize;
-    for paragraph in &paragraphs {
+    for paragraph in paragraphs {
         for line in paragraph {
-            let clip = clips.next().context("a sentence was not spoken")?;
+            let clip = synth::speak(work, voice, line)?;
             track.place(&clip, at, voice.name, line);
             at += clip.end - clip.start + samples(gaps.between(0.45, 0.9));
         }
         at += samples(gaps.between(0.7, 1.1));
     }
     track.extend_to(at + RATE as usize);
-    out.write("talk/joe.wav", track, About::synthetic(Kind::Talk, &voice))
+    out.write(&format!("talk/{}.wav", voice.name), track, About::synthetic(Kind::Talk, voice))
 }
 
-fn meeting(work: &Path, tools: &Tools, out: &mut Writer<'_>) -> Result<()> {
-    let turns = recipe::meeting()?;
-    let voices: Vec<Voice> = turns.iter().map(|turn| Voice::named(&turn.speaker)).collect::<Result<_>>()?;
-    let lines: Vec<_> = voices.iter().copied().zip(turns.iter().map(|turn| turn.text.as_str())).collect();
-    let clips = synth::speak(work, tools, &lines)?;
+fn meeting(work: &Path, turns: &[Turn], out: &mut Writer<'_>) -> Result<()> {
+    let clips = turns
+        .iter()
+        .map(|turn| synth::speak(work, &Voice::named(&turn.speaker)?, &turn.text))
+        .collect::<Result<Vec<_>>>()?;
     let mut tracks: BTreeMap<&str, Track> = BTreeMap::new();
-    let starts = schedule(&turns, &clips.iter().map(|clip| clip.end - clip.start).collect::<Vec<_>>())?;
+    let starts = schedule(turns, &clips.iter().map(|clip| clip.end - clip.start).collect::<Vec<_>>())?;
     for ((turn, clip), at) in turns.iter().zip(&clips).zip(starts) {
         tracks.entry(turn.speaker.as_str()).or_default().place(clip, at, &turn.speaker, &turn.text);
     }

@@ -11,7 +11,7 @@ mod recipe;
 mod sound;
 mod synth;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -52,19 +52,13 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// The folder of the set: `$HEARSAY_CACHE/speech-set`, else `hearsay/speech-set` in the user's cache folder.
+/// The folder of the set, beside the models.
 pub fn folder() -> Result<PathBuf> {
-    #[expect(clippy::disallowed_methods, reason = "a development tool; it has no configuration file")]
-    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty()).map(PathBuf::from);
-    let cache = variable("HEARSAY_CACHE")
-        .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("hearsay")))
-        .or_else(|| variable("HOME").map(|home| home.join(".cache/hearsay")))
-        .context("no cache folder: set HEARSAY_CACHE")?;
-    Ok(cache.join("speech-set"))
+    Ok(hearsay_models::cache_folder()?.join("speech-set"))
 }
 
 /// Whether the folder holds all files of today's recipe. Looks at names and sizes only; `--check` reads them.
-fn is_complete(folder: &std::path::Path) -> Result<bool> {
+fn is_complete(folder: &Path) -> Result<bool> {
     let Ok(manifest) = load_from(folder) else { return Ok(false) };
     if manifest.recipe != recipe::digest() {
         return Ok(false);
