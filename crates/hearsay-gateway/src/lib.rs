@@ -1,12 +1,27 @@
 //! The edge: HTTP and WebSocket in, audio to the recognizers, the meeting's events back.
+//!
+//! ```text
+//! accept ── permit, HTTP ──┬─ http_api (tokens, operators, handshakes; refusals are held)
+//!                          ├─ connection ── Session ──┬─ Uplink: audio to a recognizer
+//!                          │   (a speaker's task)     ├─ StreamPublisher: began, changed, ended
+//!                          │                          └─ Hub: the meeting's events into its Outbox
+//!                          └─ Hub::listen (a listener's row)
+//! ```
+//!
+//! Holds no meeting state that another gateway cannot rebuild from the log.
 
+mod accept;
 mod answer;
 mod config;
+mod connection;
+mod http_api;
 mod metrics;
 mod publisher;
 mod refusal;
+mod reply;
 mod request;
 mod session;
 mod socket;
 
+pub use accept::{Gateway, Parts, Running, StartError};
 pub use config::Config;

@@ -1,5 +1,6 @@
 //! What a request asks for: its path, its query, its token. Pure; nothing here is logged.
 
+use hearsay_fanout::History;
 use hearsay_protocol::{ConversationId, MeetingId, Position, client::Secret};
 use http::{HeaderMap, Method, Uri, header};
 
@@ -13,7 +14,7 @@ pub(crate) enum Route {
     GenerateToken,
     RefreshToken,
     RevokeToken,
-    Conversation { id: ConversationId, part: Part },
+    Conversation { id: ConversationId },
 }
 
 /// What a socket is for.
@@ -23,13 +24,6 @@ pub(crate) enum SocketKind {
     Listen,
     /// The older variant, with `transcript_response` beside each result.
     ListenTelephony,
-}
-
-/// What of a conversation is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Part {
-    Whole,
-    Messages,
 }
 
 /// Why there is no route.
@@ -78,13 +72,12 @@ impl Route {
             _ => {}
         }
         let Some(rest) = path.strip_prefix("/v1/conversations/") else { return Err(NoRoute::Unknown) };
-        let (id, part) = match rest.split_once('/') {
-            None => (rest, Part::Whole),
-            Some((id, "messages")) => (id, Part::Messages),
-            Some(_) => return Err(NoRoute::Unknown),
-        };
+        let (id, part) = rest.split_once('/').unwrap_or((rest, ""));
+        if !matches!(part, "" | "messages") {
+            return Err(NoRoute::Unknown);
+        }
         let id = id.parse().map_err(|_| NoRoute::Conversation)?;
-        only(Method::GET, Self::Conversation { id, part })
+        only(Method::GET, Self::Conversation { id })
     }
 }
 
@@ -109,15 +102,6 @@ impl Source {
     }
 }
 
-/// How much of the past a joining socket is given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum History {
-    #[default]
-    None,
-    Snapshot,
-    All,
-}
-
 /// A query, as far as we know its keys. The first of a repeated key counts.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Query {
@@ -126,7 +110,6 @@ pub(crate) struct Query {
     pub(crate) since: Option<Position>,
     pub(crate) history: History,
     pub(crate) view_all: bool,
-    pub(crate) verbose: bool,
 }
 
 impl Query {
@@ -170,7 +153,6 @@ impl Query {
                     "default" | "" => {}
                     other => return Err(format!("view is {:?}; all is accepted", short(other))),
                 },
-                "verbose" => query.verbose = raw == "true",
                 _ => {}
             }
         }
@@ -270,9 +252,8 @@ mod tests {
         assert_eq!(route("POST", "/oauth2/token:generate"), Ok(Route::GenerateToken));
         assert_eq!(route("DELETE", "/oauth2/token:revoke"), Ok(Route::RevokeToken));
         let id: ConversationId = "5098141190283264".parse().unwrap();
-        let of = |part| Ok(Route::Conversation { id, part });
-        assert_eq!(route("GET", "/v1/conversations/5098141190283264"), of(Part::Whole));
-        assert_eq!(route("GET", "/v1/conversations/5098141190283264/messages"), of(Part::Messages));
+        assert_eq!(route("GET", "/v1/conversations/5098141190283264"), Ok(Route::Conversation { id }));
+        assert_eq!(route("GET", "/v1/conversations/5098141190283264/messages"), Ok(Route::Conversation { id }));
         assert_eq!(route("GET", "/v1/conversations/x/messages"), Err(NoRoute::Conversation));
         assert_eq!(route("GET", "/v1/conversations/5098141190283264/nonsense"), Err(NoRoute::Unknown));
         assert_eq!(route("GET", "/"), Err(NoRoute::Unknown));

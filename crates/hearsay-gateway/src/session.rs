@@ -18,7 +18,7 @@ use std::{
 use bytes::Bytes;
 use hearsay_bus::Refusal;
 use hearsay_protocol::{
-    ChunkNumber, CloseCode, ConversationId, Encoding, Position, StreamId,
+    AudioFormat, ChunkNumber, CloseCode, ConversationId, Encoding, Position, StreamId, StreamTime,
     client::{ClientError, ClientMessage, ErrorCode, Extension, Secret, StartRequest},
     event::{SpeakerConfig, StreamEnd},
 };
@@ -72,8 +72,10 @@ pub(crate) enum Input {
     Closed(Option<u16>),
     /// The connection broke.
     Lost,
+    /// This side cut the connection, and has said so.
+    Cut(Reason),
     /// The client sent something that is no WebSocket message.
-    Violation(u16, ClientError),
+    Violation(CloseCode, ClientError),
     /// This process ends.
     Drain,
     /// Time has passed: [`Session::deadline`].
@@ -111,8 +113,8 @@ pub(crate) enum Effect {
     Finish(StreamEnd),
     CheckToken(Secret),
     Send(Reply),
-    /// Behind everything sent; none is an empty close frame.
-    Close(Option<u16>),
+    /// Behind everything sent.
+    Close(CloseCode),
     /// The client is gone or said goodbye: nothing more is for it.
     Hangup,
 }
@@ -125,10 +127,10 @@ pub(crate) enum Reply {
     RecognitionStarted(ConversationId),
     RecognitionStopped,
     ConversationCompleted(ConversationId),
-    SessionModified,
+    SessionModified(AudioFormat),
     Pong,
     Error { error: ClientError, retry_after: Option<Duration> },
-    AudioAck { chunk: ChunkNumber, ms: u64 },
+    AudioAck { chunk: ChunkNumber, through: StreamTime },
     ResumeToken { token: String, stream: StreamId },
     Finalized { id: String, position: Position },
     Health { health: Health, stream: StreamId },
@@ -144,6 +146,7 @@ pub(crate) enum Reason {
     ConversationEnded,
     ClosedByClient,
     Lost,
+    SlowReader,
     Idle,
     Drained,
     TooFast,
@@ -172,6 +175,7 @@ impl Reason {
             Self::ConversationEnded => "conversation_ended",
             Self::ClosedByClient => "closed_by_client",
             Self::Lost => "lost",
+            Self::SlowReader => "slow_reader",
             Self::Idle => "idle",
             Self::Drained => "drained",
             Self::TooFast => "too_fast",
@@ -190,7 +194,9 @@ impl Reason {
                 Blame::Nobody
             }
             Self::Drained => Blame::Nobody,
-            Self::Lost | Self::TooFast | Self::TooLarge | Self::Violation | Self::Fenced => Blame::Client,
+            Self::Lost | Self::SlowReader | Self::TooFast | Self::TooLarge | Self::Violation | Self::Fenced => {
+                Blame::Client
+            }
             Self::Overloaded | Self::Unavailable => Blame::Recognizer,
             Self::Internal => Blame::Us,
         }
@@ -281,7 +287,7 @@ enum Then {
     EndAndClose,
     EndAndIdle { timeout: Duration },
     Idle { timeout: Duration },
-    Close(Option<u16>),
+    Close(CloseCode),
     Hangup,
 }
 
@@ -367,12 +373,13 @@ impl Session {
                 self.end(Reason::ClosedByClient, how, Then::Hangup, effects);
             }
             Input::Lost => self.end(Reason::Lost, StreamEnd::Lost, Then::Hangup, effects),
+            Input::Cut(reason) => self.end(reason, StreamEnd::Lost, Then::Hangup, effects),
             Input::Violation(code, error) => {
                 let reason = if error.code == ErrorCode::TooLarge { Reason::TooLarge } else { Reason::Violation };
                 self.refuse(error, effects);
-                self.end(reason, StreamEnd::Lost, Then::Close(Some(code)), effects);
+                self.end(reason, StreamEnd::Lost, Then::Close(code), effects);
             }
-            Input::Drain => self.end(Reason::Drained, StreamEnd::Lost, Then::Close(CloseCode::Return.code()), effects),
+            Input::Drain => self.end(Reason::Drained, StreamEnd::Lost, Then::Close(CloseCode::Return), effects),
             Input::Tick => self.tick(now, effects),
         }
     }
@@ -384,7 +391,7 @@ impl Session {
                 self.limits.requests_burst, self.limits.requests_per_second
             );
             self.refuse(ClientError::new(ErrorCode::TooFast, details), effects);
-            return self.end(Reason::TooFast, StreamEnd::Lost, Then::Close(CloseCode::Policy.code()), effects);
+            return self.end(Reason::TooFast, StreamEnd::Lost, Then::Close(CloseCode::Policy), effects);
         }
         let message = match message {
             Ok(message) => message,
@@ -409,14 +416,14 @@ impl Session {
                             live.start.config.format = format;
                             live.pace.set_format(&live.start.config);
                             effects.push_back(Effect::Configure(Box::new(live.start.config.clone())));
-                            effects.push_back(Effect::Send(Reply::SessionModified));
+                            effects.push_back(Effect::Send(Reply::SessionModified(live.start.config.format)));
                         }
                         Err(error) => self.refuse(error, effects),
                     },
                     ClientMessage::Update(update) => {
                         update.apply_to(&mut live.start.config);
                         effects.push_back(Effect::Configure(Box::new(live.start.config.clone())));
-                        effects.push_back(Effect::Send(Reply::SessionModified));
+                        effects.push_back(Effect::Send(Reply::SessionModified(live.start.config.format)));
                     }
                     ClientMessage::Finalize { id } => effects.push_back(Effect::Finalize(id)),
                     ClientMessage::Ping | ClientMessage::Token { .. } | ClientMessage::Start(_) => {}
@@ -494,11 +501,11 @@ impl Session {
             StartFailure::Overloaded { retry_after } => {
                 let details = "no recognizer has room for another stream";
                 self.refuse_for(ClientError::new(ErrorCode::Overloaded, details), retry_after, effects);
-                self.end(Reason::Overloaded, StreamEnd::Lost, Then::Close(CloseCode::Overloaded.code()), effects);
+                self.end(Reason::Overloaded, StreamEnd::Lost, Then::Close(CloseCode::Overloaded), effects);
             }
             StartFailure::Unavailable(what) => {
                 self.refuse_for(ClientError::new(ErrorCode::Internal, what), RETRY_AFTER, effects);
-                self.end(Reason::Unavailable, StreamEnd::Lost, Then::Close(CloseCode::Overloaded.code()), effects);
+                self.end(Reason::Unavailable, StreamEnd::Lost, Then::Close(CloseCode::Overloaded), effects);
             }
         }
     }
@@ -518,7 +525,7 @@ impl Session {
                 self.limits.pace_burst
             );
             self.refuse(ClientError::new(ErrorCode::TooFast, details), effects);
-            return self.end(Reason::TooFast, StreamEnd::Lost, Then::Close(CloseCode::Policy.code()), effects);
+            return self.end(Reason::TooFast, StreamEnd::Lost, Then::Close(CloseCode::Policy), effects);
         }
         self.story.chunks += 1;
         self.story.bytes += chunk.len() as u64;
@@ -559,7 +566,7 @@ impl Session {
             // The answer comes first, and then this again.
             Phase::Starting { .. } => match then {
                 Then::Hangup => self.kept.push_back(Input::Lost),
-                Then::Close(None) => self.kept.push_back(Input::Drain),
+                Then::Close(CloseCode::Return) => self.kept.push_back(Input::Drain),
                 _ => {}
             },
             _ => match then {
@@ -617,7 +624,7 @@ impl Session {
         match event {
             UplinkEvent::Acked { chunk, through } => {
                 if asked.ack
-                    && let Some(ack) = live.acks.learn(chunk, through.millis(), now)
+                    && let Some(ack) = live.acks.learn(chunk, through, now)
                 {
                     effects.push_back(Effect::Send(ack));
                 }
@@ -655,24 +662,19 @@ impl Session {
             UplinkError::Unsupported(what) => (Reason::Violation, unsupported(what), Then::Idle { timeout }),
             UplinkError::Fenced => {
                 let error = ClientError::new(ErrorCode::Fenced, error.to_string());
-                (Reason::Fenced, error, Then::Close(CloseCode::Policy.code()))
+                (Reason::Fenced, error, Then::Close(CloseCode::Policy))
             }
             UplinkError::Stalled(_) => {
                 let error = ClientError::new(ErrorCode::Overloaded, error.to_string());
                 self.refuse_for(error, RETRY_AFTER, effects);
-                return self.end(
-                    Reason::Overloaded,
-                    StreamEnd::Lost,
-                    Then::Close(CloseCode::Overloaded.code()),
-                    effects,
-                );
+                return self.end(Reason::Overloaded, StreamEnd::Lost, Then::Close(CloseCode::Overloaded), effects);
             }
             UplinkError::TooManyFinalizes { .. } => {
                 return self.refuse(ClientError::new(ErrorCode::TooFast, error.to_string()), effects);
             }
             UplinkError::Refused(_) | UplinkError::Broken(_) | UplinkError::Finished => {
                 let error = ClientError::new(ErrorCode::Internal, "the stream broke by a fault of the service");
-                (Reason::Internal, error, Then::Close(CloseCode::Internal.code()))
+                (Reason::Internal, error, Then::Close(CloseCode::Internal))
             }
         };
         self.refuse(told, effects);
@@ -686,7 +688,7 @@ impl Session {
                 self.end(Reason::ConversationEnded, how, Then::EndAndClose, effects);
             }
             Phase::Idle { .. } => {
-                self.close(Reason::ConversationEnded, Effect::Close(CloseCode::Normal.code()), effects);
+                self.close(Reason::ConversationEnded, Effect::Close(CloseCode::Normal), effects);
             }
             _ => {}
         }
@@ -700,7 +702,7 @@ impl Session {
             return;
         }
         if self.deadline().is_some_and(|deadline| deadline <= now) {
-            self.close(Reason::Idle, Effect::Close(CloseCode::Normal.code()), effects);
+            self.close(Reason::Idle, Effect::Close(CloseCode::Normal), effects);
         }
     }
 
@@ -738,12 +740,12 @@ fn unsupported(what: String) -> ClientError {
 #[derive(Debug, Default)]
 struct Acks {
     sent: Option<Instant>,
-    waiting: Option<(ChunkNumber, u64)>,
+    waiting: Option<(ChunkNumber, StreamTime)>,
 }
 
 impl Acks {
-    fn learn(&mut self, chunk: ChunkNumber, ms: u64, now: Instant) -> Option<Reply> {
-        self.waiting = Some((chunk, ms));
+    fn learn(&mut self, chunk: ChunkNumber, through: StreamTime, now: Instant) -> Option<Reply> {
+        self.waiting = Some((chunk, through));
         self.flush(now)
     }
 
@@ -751,9 +753,9 @@ impl Acks {
         if self.sent.is_some_and(|sent| now < sent + ACK_EVERY) {
             return None;
         }
-        let (chunk, ms) = self.waiting.take()?;
+        let (chunk, through) = self.waiting.take()?;
         self.sent = Some(now);
-        Some(Reply::AudioAck { chunk, ms })
+        Some(Reply::AudioAck { chunk, through })
     }
 
     fn due(&self) -> Option<Instant> {

@@ -13,7 +13,10 @@ use fastwebsockets::{
     upgrade::{UpgradeFut, is_upgrade_request, upgrade},
 };
 use futures::{Stream, stream};
-use hearsay_protocol::client::{ClientError, ErrorCode};
+use hearsay_protocol::{
+    CloseCode,
+    client::{ClientError, ErrorCode},
+};
 use http::Request;
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
@@ -28,9 +31,8 @@ use crate::answer::Answer;
 pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
 
 /// Close codes of the WebSocket protocol itself.
-const NOT_WEBSOCKET: u16 = 1002;
-const NOT_TEXT: u16 = 1007;
-const TOO_LARGE: u16 = 1009;
+const NOT_WEBSOCKET: CloseCode = CloseCode::Other(1002);
+const NOT_TEXT: CloseCode = CloseCode::Other(1007);
 
 /// What a client sent.
 #[derive(Debug)]
@@ -43,7 +45,7 @@ pub(crate) enum Message {
     /// The code, if there was one. Nothing follows.
     Close(Option<u16>),
     /// Not a WebSocket message, or one we do not take. Nothing follows.
-    Violation(u16, ClientError),
+    Violation(CloseCode, ClientError),
     /// The connection is gone. Nothing follows.
     Lost,
 }
@@ -158,7 +160,7 @@ fn refused(error: &WebSocketError) -> Message {
         }
         WebSocketError::FrameTooLarge => {
             let details = format!("a message is larger than {MAX_MESSAGE} bytes; up to {MAX_MESSAGE} are accepted");
-            return Message::Violation(TOO_LARGE, ClientError::new(ErrorCode::TooLarge, details));
+            return Message::Violation(CloseCode::TooLarge, ClientError::new(ErrorCode::TooLarge, details));
         }
         WebSocketError::InvalidUTF8 => {
             let details = "a text message is not UTF-8; UTF-8 is accepted";

@@ -15,6 +15,8 @@ pub enum CloseCode {
     Internal,
     /// No capacity.
     Overloaded,
+    /// A code of the WebSocket protocol itself, or the peer's own sent back.
+    Other(u16),
 }
 
 impl CloseCode {
@@ -27,6 +29,7 @@ impl CloseCode {
             Self::TooLarge => Some(1009),
             Self::Internal => Some(1011),
             Self::Overloaded => Some(1013),
+            Self::Other(code) => Some(code),
         }
     }
 }

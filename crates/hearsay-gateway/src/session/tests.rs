@@ -92,7 +92,7 @@ impl Pair {
             "ended" => self.give(Input::ConversationEnded),
             "oversize" => {
                 let error = ClientError::new(ErrorCode::TooLarge, "");
-                self.give(Input::Violation(1009, error));
+                self.give(Input::Violation(CloseCode::TooLarge, error));
             }
             "full" => self.fail = Some(StartFailure::Overloaded { retry_after: SECOND }),
             "unavailable" => self.fail = Some(StartFailure::Unavailable(String::new())),
@@ -145,7 +145,7 @@ fn name(effect: &Effect) -> String {
         Effect::Finish(StreamEnd::Stopped { linger }) => format!("finish:stopped:{}", linger.as_secs()),
         Effect::Finish(StreamEnd::Lost) => "finish:lost".to_owned(),
         Effect::CheckToken(_) => "check".to_owned(),
-        Effect::Close(code) => format!("close:{}", code.map_or("empty".to_owned(), |code| code.to_string())),
+        Effect::Close(code) => format!("close:{}", code.code().map_or("empty".to_owned(), |code| code.to_string())),
         Effect::Hangup => "hangup".to_owned(),
         Effect::Send(reply) => match reply {
             Reply::StartedListening => "listening".to_owned(),
@@ -153,7 +153,7 @@ fn name(effect: &Effect) -> String {
             Reply::RecognitionStarted(_) => "recognizing".to_owned(),
             Reply::RecognitionStopped => "stopped".to_owned(),
             Reply::ConversationCompleted(_) => "completed".to_owned(),
-            Reply::SessionModified => "modified".to_owned(),
+            Reply::SessionModified(_) => "modified".to_owned(),
             Reply::Pong => "pong".to_owned(),
             Reply::Error { error, .. } => format!("error:{}", error.code.name()),
             Reply::AudioAck { chunk, .. } => format!("ack:{}", chunk.0),

@@ -1,0 +1,390 @@
+//! From a TCP connection to what it is for: HTTP requests, a speaker's task, a listener's row, or gRPC.
+//!
+//! Each core accepts for itself (the system spreads connections over the cores' sockets), and what a core accepts stays
+//! on it. A connection holds one permit from its first byte to its last, whatever it becomes.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use hearsay_auth::Auth;
+use hearsay_bus::Bus;
+use hearsay_fanout::{Core, CoreSet, Dialect, Hub, Listen, Opted, View};
+use hearsay_protocol::{GatewayId, MeetingKey, Timestamp};
+use hearsay_runtime::{Admin, Condition, GaugeGuard, Readiness, Tasks};
+use hearsay_uplink::Uplinks;
+use http::StatusCode;
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
+use tonic::service::Routes;
+use uuid::Uuid;
+
+use crate::{
+    Config, answer, connection,
+    connection::Speaker,
+    http_api::{self, Upgrade},
+    metrics,
+    refusal::Refusals,
+    request::{MAX_TARGET, SocketKind},
+};
+
+/// Connections the system may complete before a core takes them.
+const BACKLOG: i32 = 4_096;
+/// After an accept failed for want of file descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often readiness follows the recognizers' health.
+const READINESS_EVERY: Duration = Duration::from_millis(500);
+/// How every HTTP/2 connection begins; four bytes tell it from HTTP/1.
+const HTTP2: &[u8; 4] = b"PRI ";
+
+/// What a gateway is put together from.
+pub struct Parts {
+    pub gateway: GatewayId,
+    pub bus: Arc<dyn Bus>,
+    pub uplinks: Uplinks,
+    pub hub: Hub,
+    /// The cores the hub's listeners live on; connections are accepted on the same.
+    pub cores: CoreSet,
+    pub auth: Auth,
+    /// Answers `/healthz`, `/readyz` and `/metrics` on the public port; none: they are served elsewhere.
+    pub admin: Option<Admin>,
+    pub readiness: Readiness,
+    /// Served to callers on this machine that speak HTTP/2 on the same port.
+    pub grpc: Option<Routes>,
+    pub tasks: Tasks,
+}
+
+/// A gateway that serves.
+pub struct Running {
+    local_addr: SocketAddr,
+}
+
+impl Running {
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+}
+
+/// The edge of a cluster.
+pub struct Gateway;
+
+/// Why a gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{0}")]
+    Config(String),
+    #[error("cannot listen on {address}: {error}")]
+    Listen { address: SocketAddr, error: io::Error },
+}
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) gateway: GatewayId,
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) uplinks: Uplinks,
+    pub(crate) hub: Hub,
+    pub(crate) auth: Auth,
+    pub(crate) admin: Option<Admin>,
+    pub(crate) refusals: Refusals,
+    pub(crate) tasks: Tasks,
+    grpc: Option<Routes>,
+    permits: Arc<Semaphore>,
+}
+
+impl Gateway {
+    /// Binds, and serves until the drain: then it is unready, accepts nothing more, finishes its streams and closes its
+    /// sockets with the empty close frame, spread over [`Config::drain_spread`].
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start(config: Config, parts: Parts) -> Result<Running, StartError> {
+        config.validate().map_err(StartError::Config)?;
+        metrics::describe();
+        let Parts { gateway, bus, uplinks, hub, cores, auth, admin, readiness, grpc, tasks } = parts;
+        let listen = |address| move |error| StartError::Listen { address, error };
+        let sockets = bind(config.listen, cores.len()).map_err(listen(config.listen))?;
+        let local_addr = sockets[0].local_addr().map_err(listen(config.listen))?;
+        let refusals =
+            Refusals::new(config.refusals.get(), config.refusals_per_address.get(), config.refusal_delay.get());
+        let permits = Arc::new(Semaphore::new(config.connections.get()));
+        let shared =
+            Arc::new(Shared { config, gateway, bus, uplinks, hub, auth, admin, refusals, tasks, grpc, permits });
+        let accepting = readiness.condition("accepting");
+        for (core, socket) in cores.iter().zip(sockets) {
+            let run = accept(Arc::clone(&shared), core.clone(), socket);
+            shared.tasks.spawn_on(core.handle(), "accept", run);
+        }
+        accepting.set(true);
+        let first = cores.core(0).handle();
+        let recognizers = readiness.condition("recognizers");
+        let watch = watch_recognizers(Arc::clone(&shared), recognizers);
+        shared.tasks.spawn_background_on(first, "readiness", watch);
+        shared.tasks.spawn_on(first, "drain listeners", drain(Arc::clone(&shared), accepting));
+        Ok(Running { local_addr })
+    }
+}
+
+/// One socket a core on the same address. A port that somebody else serves is an error, though it could be shared.
+fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<std::net::TcpListener>> {
+    drop(socket(address, false)?);
+    let first = socket(address, true)?;
+    let address = first.local_addr()?;
+    let mut sockets = vec![first];
+    for _ in 1..count {
+        sockets.push(socket(address, true)?);
+    }
+    Ok(sockets)
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+async fn watch_recognizers(shared: Arc<Shared>, recognizers: Condition) {
+    let drain = shared.tasks.drain();
+    loop {
+        recognizers.set(shared.uplinks.is_ready());
+        tokio::select! {
+            () = sleep(READINESS_EVERY) => {}
+            () = drain.finished() => return,
+        }
+    }
+}
+
+async fn drain(shared: Arc<Shared>, accepting: Condition) {
+    shared.tasks.drain().cancelled().await;
+    accepting.set(false);
+    shared.hub.drain(shared.config.drain_spread.get()).await;
+}
+
+async fn accept(shared: Arc<Shared>, core: Core, socket: std::net::TcpListener) {
+    let drain = shared.tasks.drain();
+    // Needs the runtime it is polled on, so it is made here.
+    let listener = match TcpListener::from_std(socket) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "a core cannot accept");
+            return;
+        }
+    };
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = drain.cancelled() => return,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        // Captions are small and must leave at once.
+        let _ = stream.set_nodelay(true);
+        let (shared, core) = (Arc::clone(&shared), core.clone());
+        let tasks = shared.tasks.clone();
+        match Arc::clone(&shared.permits).try_acquire_owned() {
+            Ok(permit) => {
+                let permit = Permit { _permit: permit, _gauge: metrics::connection_opened() };
+                tasks.spawn("connection", serve(shared, core, stream, peer, permit));
+            }
+            Err(_) => {
+                metrics::connection_refused();
+                tasks.spawn("refused connection", refuse(shared, stream, peer));
+            }
+        }
+    }
+}
+
+/// A connection's place; given back when it is dropped.
+struct Permit {
+    _permit: OwnedSemaphorePermit,
+    _gauge: GaugeGuard,
+}
+
+/// Tells one asker that there is no room. Held refusals bound how many are told at once; the others are cut.
+async fn refuse(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
+    let Some(hold) = shared.refusals.hold(peer.ip(), random()) else { return };
+    let drain = shared.tasks.drain();
+    tokio::select! {
+        () = hold.wait() => {}
+        () = drain.cancelled() => {}
+    }
+    let service = service_fn(|_| async {
+        let answer = answer::error_for_now(StatusCode::SERVICE_UNAVAILABLE, "no room for another connection", 5);
+        Ok::<_, Infallible>(answer::and_close(answer))
+    });
+    let serving = builder(shared.config.handshake.get()).serve_connection(TokioIo::new(stream), service);
+    let _ = timeout(shared.config.handshake.get(), serving).await;
+}
+
+fn builder(handshake: Duration) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(handshake).max_buf_size(2 * MAX_TARGET);
+    builder
+}
+
+async fn serve(shared: Arc<Shared>, core: Core, stream: TcpStream, peer: SocketAddr, permit: Permit) {
+    let handshake = shared.config.handshake.get();
+    if let Some(routes) = shared.grpc.clone()
+        && peer.ip().to_canonical().is_loopback()
+    {
+        match timeout(handshake, begins_http2(&stream)).await {
+            Ok(Ok(true)) => return serve_grpc(&shared, stream, routes).await,
+            Ok(Ok(false)) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
+    let upgrade = Arc::new(Mutex::new(None));
+    let address = peer.ip();
+    let service = service_fn(|request| {
+        let (shared, upgrade) = (Arc::clone(&shared), Arc::clone(&upgrade));
+        async move {
+            let (answer, wanted) = http_api::answer(&shared, request, address).await;
+            if wanted.is_some() {
+                *upgrade.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
+            }
+            metrics::request_answered(answer.status());
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    let drain = shared.tasks.drain();
+    {
+        let serving = builder(handshake).serve_connection(TokioIo::new(stream), service).with_upgrades();
+        let mut serving = std::pin::pin!(serving);
+        let served = tokio::select! {
+            served = &mut serving => served,
+            () = drain.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
+        };
+        if let Err(error) = served {
+            tracing::debug!(%error, "a connection broke");
+        }
+    }
+    let wanted = upgrade.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(upgrade) = wanted {
+        become_socket(shared, core, upgrade, permit).await;
+    }
+}
+
+/// A speaker stays in this task; a listener becomes a row of the core.
+async fn become_socket(shared: Arc<Shared>, core: Core, upgrade: Upgrade, permit: Permit) {
+    let Upgrade { upgrading, kind, meeting, claims, query } = upgrade;
+    let Some((stream, leftover)) = upgrading.connection().await else { return };
+    let meeting = MeetingKey { account: claims.account.clone(), meeting };
+    if kind == SocketKind::Speak {
+        let speaker = Speaker { meeting, claims, query };
+        // On the heap: the request's own future is over, and this one is as large as its largest moment.
+        return Box::pin(connection::serve(shared, speaker, stream, leftover)).await;
+    }
+    let dialect = if kind == SocketKind::ListenTelephony { Dialect::Telephony } else { Dialect::Standard };
+    let socket = match stream.into_std() {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::warn!(%error, "a listener's socket could not be handed over");
+            return;
+        }
+    };
+    shared.hub.listen(Listen {
+        meeting,
+        view: View::listener().unfiltered(query.view_all).dialect(dialect),
+        opted: Opted::default(),
+        since: query.since,
+        history: query.history,
+        socket,
+        leftover,
+        core: core.index(),
+        session: Uuid::new_v4().as_u64_pair().1,
+        permit: Box::new(permit),
+    });
+}
+
+/// Waits for the first bytes without taking them.
+async fn begins_http2(stream: &TcpStream) -> io::Result<bool> {
+    let mut seen = [0; HTTP2.len()];
+    loop {
+        let count = stream.peek(&mut seen).await?;
+        if count == 0 || seen[..count] != HTTP2[..count] {
+            return Ok(false);
+        }
+        if count == HTTP2.len() {
+            return Ok(true);
+        }
+        // The rest is on its way; what is there stays readable, so readiness cannot be waited for.
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn serve_grpc(shared: &Shared, stream: TcpStream, routes: Routes) {
+    let service = TowerToHyperService::new(routes.prepare());
+    let drain = shared.tasks.drain();
+    let serving = hyper::server::conn::http2::Builder::new(OnTasks(shared.tasks.clone()))
+        .timer(TokioTimer::new())
+        .serve_connection(TokioIo::new(stream), service);
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        served = &mut serving => if let Err(error) = served {
+            tracing::debug!(%error, "a gRPC connection broke");
+        },
+        // Streams under way are what the drain waits for.
+        () = drain.finished() => {}
+    }
+}
+
+/// HTTP/2 runs each call as a task; calls end with their connection.
+#[derive(Clone)]
+struct OnTasks(Tasks);
+
+impl<F> hyper::rt::Executor<F> for OnTasks
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, call: F) {
+        self.0.spawn_background("grpc call", call);
+    }
+}
+
+/// Wall time by this machine, for tokens; everything else uses the log's.
+pub(crate) fn wall() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
+
+pub(crate) fn random() -> u32 {
+    Uuid::new_v4().as_u64_pair().1 as u32
+}
+
+/// Holds a refusal, if it may be held.
+pub(crate) async fn hold(shared: &Shared, address: IpAddr) {
+    let Some(hold) = shared.refusals.hold(address, random()) else { return };
+    let drain = shared.tasks.drain();
+    tokio::select! {
+        () = hold.wait() => {}
+        () = drain.cancelled() => {}
+    }
+}

@@ -1,0 +1,513 @@
+//! Drives one speaker's session: what the socket says goes in, what the session asks for is carried out, in order and
+//! one after another. Two loops in one task, one reading and one writing, without a lock between them.
+//!
+//! ```text
+//! socket ─▶ messages ─▶ Session ─▶ effects ─┬─▶ Uplink (audio)         Outbox ─▶ write loop ─▶ socket
+//!                          ▲                ├─▶ StreamPublisher (log)     ▲
+//!             Uplink events┘                ├─▶ Hub (results) ────────────┤
+//!                                           └─▶ replies, close ───────────┘
+//! ```
+//!
+//! Cost: one task; while audio waits to be handed on, the socket is not read, which is how its client is slowed.
+
+use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use hearsay_auth::{AuthError, Claims, Permission};
+use hearsay_bus::{Error, Opened, Proposal, Refusal};
+use hearsay_fanout::{Broken, Class, Join, JoinError, Member, Opted, Outbox, Outgoing, View, frame};
+use hearsay_protocol::{
+    CloseCode, ConversationId, ConversationKey, Epoch, Event, MeetingKey, ParticipantId, StreamId,
+    client::{ClientError, ClientMessage, ErrorCode, Secret, StartRequest},
+    event::{ConfigChanged, Participant, SpeakerConfig, StreamEnd, StreamEnded, StreamStarted},
+};
+use hearsay_uplink::{Events, OpenError, StreamSpec, Uplink, UplinkError, UplinkEvent};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, tcp::OwnedWriteHalf},
+    time::{Instant, sleep_until, timeout},
+};
+use uuid::Uuid;
+
+use crate::{
+    accept::Shared,
+    metrics,
+    publisher::{StreamPublisher, patiently},
+    reply,
+    request::Query,
+    session::{Effect, Input, Limits, Reason, Rights, Session, StartFailure, Started},
+    socket::{Message, messages},
+};
+
+/// A conversation that ends between finding it and speaking in it is looked for again this often.
+const OPEN_TRIES: usize = 3;
+/// How long a client may take to answer our close frame, so that it is read before the connection is torn down.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// What a client is told to wait when the log is full.
+const FULL_RETRY: Duration = Duration::from_secs(30);
+
+/// Who speaks, and on what terms.
+pub(crate) struct Speaker {
+    pub(crate) meeting: MeetingKey,
+    pub(crate) claims: Claims,
+    pub(crate) query: Query,
+}
+
+/// Serves a speaker's socket to its end.
+pub(crate) async fn serve(shared: Arc<Shared>, speaker: Speaker, socket: TcpStream, leftover: Bytes) {
+    let begun = Instant::now();
+    let _open = metrics::session_opened(speaker.query.source);
+    let (outbox, outgoing) = Outbox::new(shared.hub.config().outbox_limits());
+    let (read, write) = socket.into_split();
+    let incoming = messages(std::io::Cursor::new(leftover).chain(read));
+    let limits = Limits {
+        open_idle: shared.config.open_idle.get(),
+        close_grace: shared.config.close_grace.get(),
+        pace_burst: shared.config.pace_burst.get(),
+        requests_burst: shared.config.requests_burst,
+        requests_per_second: shared.config.requests_per_second,
+    };
+    let session = Session::new(limits, rights(&speaker.claims), speaker.query.source, begun.into_std());
+    let stall = shared.config.silence.get();
+    let mut connection = Connection { shared, speaker, session, outbox, live: None, member: None, joined: false };
+    tokio::join!(connection.run(incoming), write_loop(outgoing, write, stall));
+    connection.tell(begun);
+}
+
+pub(crate) fn rights(claims: &Claims) -> Rights {
+    Rights {
+        publish: claims.permissions.contains(Permission::Publish),
+        recorded: claims.permissions.contains(Permission::PublishRecorded),
+    }
+}
+
+/// Writes until the outbox is closed. A socket that takes nothing for `stall` is given up.
+async fn write_loop(mut outgoing: Outgoing, mut socket: OwnedWriteHalf, stall: Duration) {
+    while let Some(bytes) = outgoing.next().await {
+        match timeout(stall, socket.write_all(&bytes)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
+    // The last thing written was the close frame.
+    let _ = timeout(GOODBYE, socket.shutdown()).await;
+}
+
+struct Connection {
+    shared: Arc<Shared>,
+    speaker: Speaker,
+    session: Session,
+    outbox: Outbox,
+    live: Option<Live>,
+    member: Option<(ConversationKey, Member)>,
+    /// History is for the first join of a socket.
+    joined: bool,
+}
+
+/// A stream under way.
+struct Live {
+    key: ConversationKey,
+    stream: StreamId,
+    uplink: Uplink,
+    events: Events,
+    publisher: StreamPublisher,
+    config: SpeakerConfig,
+    opted: Opted,
+}
+
+impl Connection {
+    async fn run(&mut self, incoming: impl Stream<Item = Message>) {
+        let mut incoming = pin!(incoming);
+        let mut effects = VecDeque::new();
+        let drain = self.shared.tasks.drain();
+        let spread = self.shared.config.drain_spread.get();
+        let mut draining = pin!(async move {
+            drain.cancelled().await;
+            tokio::time::sleep(spread.mul_f64(random_fraction())).await;
+        });
+        let (mut drained, mut ended, mut cut) = (false, false, false);
+        let mut heard = Instant::now();
+        let mut pinged = false;
+        let mut peers_code = None;
+        while !self.session.is_closed() {
+            let silence = if pinged { self.shared.config.silence } else { self.shared.config.ping_every };
+            let silent_at = heard + silence.get();
+            let wants_input = self.session.wants_input();
+            let input = tokio::select! {
+                message = incoming.next(), if wants_input => {
+                    (heard, pinged) = (Instant::now(), false);
+                    match message.unwrap_or(Message::Lost) {
+                        Message::Text(text) => Input::Message(ClientMessage::parse(&text)),
+                        Message::Binary(chunk) => Input::Audio(chunk),
+                        Message::Ping(payload) => {
+                            self.outbox.offer(frame::pong(&payload), Class::Control);
+                            continue;
+                        }
+                        Message::Pong => continue,
+                        Message::Close(code) => {
+                            peers_code = code;
+                            Input::Closed(code)
+                        }
+                        Message::Violation(code, error) => Input::Violation(code, error),
+                        Message::Lost => Input::Lost,
+                    }
+                }
+                event = next_event(&mut self.live) => match event {
+                    Some(event) => Input::Stream(event),
+                    None => Input::Stream(UplinkEvent::Failed(UplinkError::Finished)),
+                },
+                () = conversation_ended(&self.member), if !ended => {
+                    ended = true;
+                    Input::ConversationEnded
+                }
+                broken = self.outbox.broken(), if !cut => {
+                    cut = true;
+                    match broken {
+                        Broken::Evicted { .. } => Input::Cut(Reason::SlowReader),
+                        Broken::Closed(_) => Input::Cut(Reason::Internal),
+                        Broken::PeerGone => Input::Lost,
+                    }
+                }
+                () = &mut draining, if !drained => {
+                    drained = true;
+                    Input::Drain
+                }
+                () = sleep_until(self.session.deadline().map_or_else(far, Instant::from_std)) => Input::Tick,
+                () = sleep_until(silent_at), if wants_input => {
+                    if pinged {
+                        Input::Lost
+                    } else {
+                        pinged = true;
+                        self.outbox.offer(frame::ping(), Class::Control);
+                        continue;
+                    }
+                }
+            };
+            self.session.handle(input, Instant::now().into_std(), &mut effects);
+            while let Some(effect) = effects.pop_front() {
+                if let Effect::Start(_) = effect {
+                    ended = false;
+                }
+                if let Some(answer) = self.carry_out(effect, peers_code).await {
+                    self.session.handle(answer, Instant::now().into_std(), &mut effects);
+                }
+            }
+        }
+        // Whatever is still to come is read, so that our close frame is not lost to a reset; the client closes behind it.
+        let goodbye = async { while incoming.next().await.is_some() {} };
+        let _ = timeout(GOODBYE, goodbye).await;
+    }
+
+    /// Carries one effect out, and gives the session's answer to it.
+    async fn carry_out(&mut self, effect: Effect, peers_code: Option<u16>) -> Option<Input> {
+        match effect {
+            Effect::Start(request) => {
+                let begun = Instant::now();
+                let answer = self.start(*request).await;
+                metrics::start_answered(outcome(&answer), begun.elapsed());
+                Some(Input::Started(answer))
+            }
+            Effect::Join => self.join().await,
+            Effect::Audio(chunk) => {
+                let live = self.live.as_ref()?;
+                live.uplink.chunk(chunk).await.err().map(failed)
+            }
+            Effect::Configure(config) => self.configure(*config).await,
+            Effect::Finalize(id) => {
+                let live = self.live.as_ref()?;
+                let refused = live.uplink.finalize(id.clone()).await.err()?;
+                Some(match refused {
+                    UplinkError::TooManyFinalizes { .. } => {
+                        Input::Stream(UplinkEvent::FinalizeRefused { id, error: refused })
+                    }
+                    error => failed(error),
+                })
+            }
+            Effect::Finish(how) => {
+                let begun = Instant::now();
+                self.finish(how).await;
+                metrics::flushed(begun.elapsed());
+                Some(Input::Finished)
+            }
+            Effect::CheckToken(token) => Some(Input::TokenChecked(self.check_token(&token))),
+            Effect::Send(reply) => {
+                self.outbox.offer(frame::text(&reply::text(&reply)), Class::Control);
+                None
+            }
+            Effect::Close(code) => {
+                self.outbox.close(code, "");
+                None
+            }
+            Effect::Hangup => {
+                self.outbox.close(peers_code.map_or(CloseCode::Return, CloseCode::Other), "");
+                None
+            }
+        }
+    }
+
+    /// Finds or opens the conversation, finds the stream a recognizer, and says on the log that it began.
+    async fn start(&mut self, request: StartRequest) -> Result<Started, StartFailure> {
+        for _ in 0..OPEN_TRIES {
+            match self.try_start(&request).await {
+                Ok(started) => return Ok(started),
+                Err(Setback::Ended) => {}
+                Err(Setback::Failed(failure)) => return Err(failure),
+            }
+        }
+        Err(StartFailure::Unavailable("the meeting's conversations end as they begin; try again".to_owned()))
+    }
+
+    async fn try_start(&mut self, request: &StartRequest) -> Result<Started, Setback> {
+        let patience = self.shared.config.log_patience.get();
+        let bus = &self.shared.bus;
+        let meeting = &self.speaker.meeting;
+        let title = request.title.clone().unwrap_or_else(|| meeting.meeting.to_string());
+        let Opened { key, .. } = patiently(patience, || bus.open(meeting, proposal(&title))).await?;
+        let stream = StreamId(Uuid::new_v4());
+        let speaker = &request.speaker;
+        let participant = Arc::new(Participant {
+            id: match &speaker.user_id {
+                Some(user_id) => ParticipantId::of_user(key.conversation, user_id),
+                None => ParticipantId::of_stream(key.conversation, stream),
+            },
+            user_id: speaker.user_id.clone(),
+            name: speaker.name.clone(),
+            email: speaker.email.clone(),
+        });
+        let recorded = request.extension.recorded;
+        let spec = StreamSpec {
+            key: key.clone(),
+            stream,
+            participant: Arc::clone(&participant),
+            config: request.config.clone(),
+            recorded,
+        };
+        // From here on a failure drops the uplink, which ends the stream at the recognizer.
+        let (uplink, events) = self.shared.uplinks.open(spec).await?;
+        let mut publisher = StreamPublisher::claim(bus, &key, stream, patience).await?;
+        let started = Event::StreamStarted(Arc::new(StreamStarted {
+            stream,
+            participant,
+            gateway: self.shared.gateway,
+            config: request.config.clone(),
+            origin: uplink.origin(),
+            recorded,
+            no_connection_timeout: request.no_connection_timeout,
+        }));
+        publisher.publish(started).await?;
+        let opted = Opted { presence: request.extension.presence, positions: request.extension.ack };
+        let conversation = key.conversation;
+        let config = request.config.clone();
+        self.live = Some(Live { key, stream, uplink, events, publisher, config, opted });
+        Ok(Started { conversation, stream, resume: None })
+    }
+
+    fn view(&self, config: &SpeakerConfig) -> View {
+        View::speaker(config).unfiltered(self.speaker.query.view_all)
+    }
+
+    async fn join(&mut self) -> Option<Input> {
+        let live = self.live.as_ref()?;
+        let (view, opted) = (self.view(&live.config), live.opted);
+        if let Some((key, member)) = &self.member
+            && *key == live.key
+        {
+            member.set_view(view, opted);
+            return None;
+        }
+        self.member = None;
+        let first = !std::mem::replace(&mut self.joined, true);
+        let query = &self.speaker.query;
+        let join = Join {
+            key: live.key.clone(),
+            view,
+            opted,
+            since: query.since.filter(|_| first),
+            history: if first { query.history } else { Default::default() },
+            sink: self.outbox.clone(),
+        };
+        let key = live.key.clone();
+        match timeout(self.shared.config.log_patience.get(), self.shared.hub.join(join)).await {
+            Ok(Ok(member)) => {
+                self.member = Some((key, member));
+                None
+            }
+            Ok(Err(JoinError::Gone)) => Some(Input::ConversationEnded),
+            Ok(Err(JoinError::ShuttingDown)) => Some(Input::Drain),
+            Err(_) => Some(failed(UplinkError::Broken("the feed did not take the speaker in".to_owned()))),
+        }
+    }
+
+    /// The recognizer hears of what concerns it, the log of everything, and this socket's view changes at once.
+    async fn configure(&mut self, config: SpeakerConfig) -> Option<Input> {
+        let view = self.view(&config);
+        let live = self.live.as_mut()?;
+        let old = std::mem::replace(&mut live.config, config.clone());
+        if concerns_recognition(&old, &config)
+            && let Err(error) = live.uplink.modify(config.clone()).await
+        {
+            return Some(failed(error));
+        }
+        if let Some((_, member)) = &self.member {
+            member.set_view(view, live.opted);
+        }
+        let changed = Event::ConfigChanged(Arc::new(ConfigChanged { stream: live.stream, config }));
+        match live.publisher.publish(changed).await {
+            Ok(_) => None,
+            Err(Error::Refused(refusal)) => Some(failed(UplinkError::Refused(refusal))),
+            Err(error @ Error::Unavailable(_)) => Some(failed(UplinkError::Broken(error.to_string()))),
+        }
+    }
+
+    /// The last words first, then the word that they were the last, then whoever waits for either.
+    async fn finish(&mut self, how: StreamEnd) {
+        let Some(Live { key, stream, uplink, mut publisher, .. }) = self.live.take() else { return };
+        let finished = uplink.finish(self.shared.config.flush.get()).await;
+        if !finished.complete {
+            tracing::warn!(%key, stream = %stream.0, error = ?finished.error, "a stream's last words may be missing");
+        }
+        if let Some(last) = finished.last
+            && let Some((_, member)) = &self.member
+        {
+            member.passed(last, Instant::now() + self.shared.config.pass.get()).await;
+        }
+        let ended = Event::StreamEnded(StreamEnded { stream, how });
+        match publisher.publish(ended).await {
+            Ok(_) | Err(Error::Refused(Refusal::Ended | Refusal::Gone)) => {}
+            // This gateway's lease runs out for the stream, or the log's silence limit ends it.
+            Err(error) => tracing::warn!(%key, stream = %stream.0, %error, "a stream's end could not be logged"),
+        }
+    }
+
+    fn check_token(&self, token: &Secret) -> Result<Rights, ClientError> {
+        let claims = self.shared.auth.verify(token.reveal(), crate::accept::wall()).map_err(|error| {
+            let code = if error == AuthError::Expired { ErrorCode::TokenExpired } else { ErrorCode::Forbidden };
+            ClientError::new(code, error.to_string())
+        })?;
+        if claims.account != self.speaker.meeting.account {
+            return Err(ClientError::new(ErrorCode::Forbidden, "the token is for another account"));
+        }
+        claims
+            .require(Permission::Publish, &self.speaker.meeting.meeting)
+            .map_err(|error| ClientError::new(ErrorCode::Forbidden, error.to_string()))?;
+        Ok(rights(&claims))
+    }
+
+    /// One line with the whole story.
+    fn tell(&self, begun: Instant) {
+        let story = self.session.story();
+        let lasted = begun.elapsed();
+        metrics::session_ended(story, lasted);
+        tracing::info!(
+            account = %self.speaker.meeting.account,
+            meeting = %self.speaker.meeting.meeting,
+            conversation = story.conversation.map(tracing::field::display),
+            stream = story.stream.map(|stream| tracing::field::display(stream.0)),
+            source = self.speaker.query.source.name(),
+            seconds = lasted.as_secs_f64(),
+            starts = story.starts,
+            chunks = story.chunks,
+            bytes = story.bytes,
+            dropped = story.dropped,
+            refused = story.refused,
+            reached = self.outbox.reached().map(tracing::field::display),
+            reason = story.reason.name(),
+            blame = story.reason.blame().name(),
+            "session ended"
+        );
+    }
+}
+
+/// Why a start did not get through.
+enum Setback {
+    /// The conversation ended meanwhile: the meeting may have another.
+    Ended,
+    Failed(StartFailure),
+}
+
+impl From<Error> for Setback {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Refused(refusal) => refusal.into(),
+            error @ Error::Unavailable(_) => Self::Failed(StartFailure::Unavailable(error.to_string())),
+        }
+    }
+}
+
+impl From<Refusal> for Setback {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Ended | Refusal::Gone => Self::Ended,
+            Refusal::Full { .. } => Self::Failed(StartFailure::Overloaded { retry_after: FULL_RETRY }),
+            other => {
+                tracing::error!(refusal = %other, "the log refused a start");
+                Self::Failed(StartFailure::Unavailable("the start failed by a fault of the service".to_owned()))
+            }
+        }
+    }
+}
+
+impl From<OpenError> for Setback {
+    fn from(error: OpenError) -> Self {
+        Self::Failed(match error {
+            OpenError::Refused(refusal) => return refusal.into(),
+            OpenError::Overloaded { retry_after } => StartFailure::Overloaded { retry_after },
+            OpenError::Unsupported(what) => StartFailure::Unsupported(what),
+            error @ OpenError::Unavailable(_) => {
+                tracing::warn!(%error, "a stream found no place");
+                StartFailure::Unavailable("no recognizer or no log answers; try again".to_owned())
+            }
+        })
+    }
+}
+
+fn outcome(answer: &Result<Started, StartFailure>) -> &'static str {
+    match answer {
+        Ok(_) => "started",
+        Err(StartFailure::Overloaded { .. }) => "overloaded",
+        Err(StartFailure::Unsupported(_)) => "unsupported",
+        Err(StartFailure::Unavailable(_)) => "unavailable",
+    }
+}
+
+fn failed(error: UplinkError) -> Input {
+    Input::Stream(UplinkEvent::Failed(error))
+}
+
+/// What the recognizer works by; the rest is the analyst's and this socket's.
+fn concerns_recognition(old: &SpeakerConfig, new: &SpeakerConfig) -> bool {
+    (old.format, &old.language, &old.vocabulary, &old.redaction)
+        != (new.format, &new.language, &new.vocabulary, &new.redaction)
+}
+
+fn proposal(title: &str) -> Proposal {
+    let (high, low) = Uuid::new_v4().as_u64_pair();
+    // Some bits of either half are fixed; of both together, none.
+    let conversation = ConversationId::from_random(high ^ low.rotate_left(32));
+    Proposal { conversation, epoch: Epoch(low as u32), title: title.to_owned() }
+}
+
+/// From 0 to 1.
+pub(crate) fn random_fraction() -> f64 {
+    f64::from(Uuid::new_v4().as_u64_pair().1 as u32) / f64::from(u32::MAX)
+}
+
+async fn next_event(live: &mut Option<Live>) -> Option<UplinkEvent> {
+    match live {
+        Some(live) => live.events.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn conversation_ended(member: &Option<(ConversationKey, Member)>) {
+    match member {
+        Some((_, member)) => member.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// No deadline: later than any connection lives.
+fn far() -> Instant {
+    Instant::now() + Duration::from_secs(86_400 * 30)
+}

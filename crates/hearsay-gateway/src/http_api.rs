@@ -1,0 +1,216 @@
+//! What each HTTP request is answered: handshakes, tokens, operators' questions.
+
+use std::{net::IpAddr, time::Duration};
+
+use hearsay_auth::{AuthError, Claims, Grant, Permission};
+use hearsay_protocol::{MeetingId, client::Secret};
+use http::{HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::{
+    accept::{Shared, hold, wall},
+    answer::{self, Answer, BAD_TOKEN},
+    metrics,
+    request::{MAX_TARGET, NoRoute, Query, Route, SocketKind, offered_subprotocol, token},
+    socket::{Upgrading, handshake},
+};
+
+/// Largest body of a token request.
+const MAX_BODY: usize = 16 * 1024;
+/// How long a body may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection that is to become a socket.
+pub(crate) struct Upgrade {
+    pub(crate) upgrading: Upgrading,
+    pub(crate) kind: SocketKind,
+    pub(crate) meeting: MeetingId,
+    pub(crate) claims: Claims,
+    pub(crate) query: Query,
+}
+
+pub(crate) async fn answer(
+    shared: &Shared,
+    mut request: Request<Incoming>,
+    address: IpAddr,
+) -> (Answer, Option<Upgrade>) {
+    if request.method() == Method::OPTIONS {
+        return (answer::preflight(), None);
+    }
+    if let Some(answer) = shared.admin.as_ref().and_then(|admin| admin.answer(&request)) {
+        return (answer, None);
+    }
+    let size = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if size > MAX_TARGET {
+        return (answer::error(StatusCode::URI_TOO_LONG, "path and query are too long"), None);
+    }
+    let route = match Route::of(request.method(), request.uri()) {
+        Ok(route) => route,
+        Err(error) => return (no_route(&error), None),
+    };
+    let answered = match route {
+        Route::Socket { kind, meeting } => match open_socket(shared, &mut request, kind, meeting) {
+            Ok((answer, upgrade)) => return (answer, Some(upgrade)),
+            Err(refused) => Err(refused),
+        },
+        Route::GenerateToken => generate(shared, request).await,
+        Route::RefreshToken => refresh(shared, request).await,
+        Route::RevokeToken => Ok(answer::error(
+            StatusCode::NOT_IMPLEMENTED,
+            "tokens carry their own end and cannot be revoked; they expire as expiresIn says",
+        )),
+        Route::Conversation { .. } => conversation(shared, &request),
+    };
+    match answered {
+        Ok(answer) => (answer, None),
+        Err(Refused::Answer(answer)) => (*answer, None),
+        Err(Refused::Auth(error)) => {
+            metrics::token_refused(error.name());
+            hold(shared, address).await;
+            let answer = if error.is_forbidden() {
+                answer::error(StatusCode::FORBIDDEN, &error.to_string())
+            } else if error == AuthError::Credentials {
+                answer::error(StatusCode::UNAUTHORIZED, &error.to_string())
+            } else {
+                answer::error(StatusCode::UNAUTHORIZED, BAD_TOKEN)
+            };
+            (answer::and_close(answer), None)
+        }
+    }
+}
+
+/// Why a request gets something else than it asked for.
+enum Refused {
+    /// Answered after a while: see [`crate::refusal`].
+    Auth(AuthError),
+    Answer(Box<Answer>),
+}
+
+impl From<AuthError> for Refused {
+    fn from(error: AuthError) -> Self {
+        Self::Auth(error)
+    }
+}
+
+fn refused(status: StatusCode, message: &str) -> Refused {
+    Refused::Answer(Box::new(answer::error(status, message)))
+}
+
+fn no_route(error: &NoRoute) -> Answer {
+    let status = match error {
+        NoRoute::Unknown | NoRoute::Conversation => StatusCode::NOT_FOUND,
+        NoRoute::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
+        NoRoute::Invalid(_) => StatusCode::BAD_REQUEST,
+    };
+    let mut answer = answer::error(status, &error.to_string());
+    if let NoRoute::Method { accepted, .. } = error
+        && let Ok(accepted) = HeaderValue::from_str(accepted.as_str())
+    {
+        answer.headers_mut().insert(header::ALLOW, accepted);
+    }
+    answer
+}
+
+fn verified<B>(shared: &Shared, request: &Request<B>, query: &Query) -> Result<Claims, AuthError> {
+    let token = token(request.headers(), query).ok_or(AuthError::Missing)?;
+    shared.auth.verify(token.reveal(), wall())
+}
+
+fn open_socket(
+    shared: &Shared,
+    request: &mut Request<Incoming>,
+    kind: SocketKind,
+    meeting: MeetingId,
+) -> Result<(Answer, Upgrade), Refused> {
+    let query = Query::of(request.uri()).map_err(|error| refused(StatusCode::BAD_REQUEST, &error))?;
+    let claims = verified(shared, request, &query)?;
+    let permission = if kind == SocketKind::Speak { Permission::Publish } else { Permission::Subscribe };
+    claims.require(permission, &meeting)?;
+    if shared.tasks.drain().is_draining() {
+        let answer = answer::error_for_now(StatusCode::SERVICE_UNAVAILABLE, "this gateway is going away", 1);
+        return Err(Refused::Answer(Box::new(answer::and_close(answer))));
+    }
+    let subprotocol = offered_subprotocol(request.headers()).and_then(|first| HeaderValue::from_str(first).ok());
+    let (mut answer, upgrading) = handshake(request).map_err(|missing| {
+        let mut answer = answer::error(StatusCode::UPGRADE_REQUIRED, missing);
+        answer.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        answer.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        Refused::Answer(Box::new(answer))
+    })?;
+    if let Some(mut echoed) = subprotocol {
+        // It may be the token.
+        echoed.set_sensitive(true);
+        answer.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, echoed);
+    }
+    // The token has done its part and is not carried further.
+    let query = Query { access_token: None, ..query };
+    Ok((answer, Upgrade { upgrading, kind, meeting, claims, query }))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Credentials {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    app_id: Option<String>,
+    app_secret: Option<String>,
+}
+
+async fn generate(shared: &Shared, request: Request<Incoming>) -> Result<Answer, Refused> {
+    let credentials: Credentials = body(request).await?;
+    if let Some(kind) = credentials.kind.as_deref()
+        && kind != "application"
+    {
+        let kind: String = kind.chars().take(40).collect();
+        return Err(refused(StatusCode::BAD_REQUEST, &format!("type is {kind:?}; \"application\" is accepted")));
+    }
+    let (Some(id), Some(secret)) = (credentials.app_id, credentials.app_secret) else {
+        return Err(refused(StatusCode::BAD_REQUEST, "appId and appSecret are needed, both strings"));
+    };
+    let issued = shared.auth.generate(&id, &secret, wall())?;
+    Ok(answer::json(StatusCode::OK, &json!({ "accessToken": issued.access_token, "expiresIn": issued.expires_in })))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Refresh {
+    refresh_token: Option<String>,
+    /// As the generated clients misspell it.
+    refersh_token: Option<String>,
+}
+
+/// A token that is still good is exchanged for one of the same rights that is good for longer.
+async fn refresh(shared: &Shared, request: Request<Incoming>) -> Result<Answer, Refused> {
+    let presented = token(request.headers(), &Query::default());
+    let body: Refresh = body(request).await?;
+    let named = body.refresh_token.or(body.refersh_token).map(Secret::new);
+    let token = named.or(presented).ok_or(AuthError::Missing)?;
+    let now = wall();
+    let claims = shared.auth.verify(token.reveal(), now)?;
+    let grant = Grant { account: claims.account, permissions: claims.permissions, meeting: claims.meeting };
+    let issued = shared.auth.issue(&grant, now);
+    Ok(answer::json(StatusCode::OK, &json!({ "accessToken": issued.access_token, "expiresIn": issued.expires_in })))
+}
+
+async fn body<T: for<'de> Deserialize<'de>>(request: Request<Incoming>) -> Result<T, Refused> {
+    let collected = timeout(BODY_TIMEOUT, Limited::new(request.into_body(), MAX_BODY).collect()).await;
+    let bytes = match collected {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(_)) => return Err(refused(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large or broke off")),
+        Err(_) => return Err(refused(StatusCode::REQUEST_TIMEOUT, "the body took too long")),
+    };
+    // The message of a parser may quote what it read, which is a secret here.
+    serde_json::from_slice(&bytes)
+        .map_err(|_| refused(StatusCode::BAD_REQUEST, "the body is not the JSON object that this path takes"))
+}
+
+/// No conversation is known over REST to this gateway.
+fn conversation<B>(shared: &Shared, request: &Request<B>) -> Result<Answer, Refused> {
+    let query = Query::of(request.uri()).map_err(|error| refused(StatusCode::BAD_REQUEST, &error))?;
+    verified(shared, request, &query)?.allows(Permission::Conversations)?;
+    Ok(no_route(&NoRoute::Conversation))
+}
