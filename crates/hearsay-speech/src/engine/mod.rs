@@ -4,6 +4,12 @@
 //! An engine owns its weights; a [`Decoder`] owns what one thread needs beside them. Neither knows streams, clocks or
 //! scheduling.
 
+pub mod agree;
+pub mod moonshine;
+#[doc(hidden)]
+pub mod scripted;
+mod tokenizer;
+
 use std::sync::atomic::AtomicBool;
 
 /// Samples per second of all audio an engine hears.
