@@ -367,8 +367,11 @@ impl Error {
 }
 
 mod clock;
+pub mod conformance;
+pub mod drive;
 pub mod lifecycle;
 mod memory;
+pub mod publisher;
 mod subscription;
 
 pub use clock::{Clock, ManualClock, SystemClock};

@@ -265,7 +265,8 @@ impl Log {
             return;
         }
         let history = &mut self.history;
-        let top = history.top().offset;
+        // Another entry stands where `seen` was: the histories agree below it at most.
+        let top = Offset(history.top().offset.0.min(seen.offset.0 - 1));
         tracing::warn!(conversation = %self.key, lost_after = top.0, seen = seen.offset.0, "history was lost: a new epoch begins");
         history.branches.push((history.epoch, top));
         history.epoch = loop {

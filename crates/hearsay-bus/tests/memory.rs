@@ -1,0 +1,76 @@
+//! `MemoryBus` keeps the contract.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures::future::{BoxFuture, ready};
+use hearsay_bus::{
+    Bus, Limits, ManualClock, MemoryBus, Replica,
+    conformance::{CASES, Subject},
+};
+use hearsay_protocol::{ConversationKey, Timestamp};
+
+struct Memory {
+    bus: MemoryBus,
+    clock: Arc<ManualClock>,
+    limits: Limits,
+    replicas: Mutex<HashMap<ConversationKey, Replica>>,
+}
+
+impl Memory {
+    fn new() -> Self {
+        let clock = Arc::new(ManualClock::at(Timestamp(1_900_000_000_000_000)));
+        let limits = Limits { subscription_capacity: 16, ..Limits::default() };
+        let bus = MemoryBus::new(limits.clone(), Arc::clone(&clock) as _);
+        Self { bus, clock, limits, replicas: Mutex::default() }
+    }
+}
+
+impl Subject for Memory {
+    fn bus(&self) -> Arc<dyn Bus> {
+        Arc::new(self.bus.clone())
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits.clone()
+    }
+
+    fn advance(&self, by: Duration) -> BoxFuture<'_, ()> {
+        self.clock.advance(by);
+        Box::pin(ready(()))
+    }
+
+    fn checkpoint<'a>(&'a self, key: &'a ConversationKey) -> BoxFuture<'a, ()> {
+        let replica = self.bus.replica(key).expect("the conversation exists");
+        self.replicas.lock().expect("no test panicked").insert(key.clone(), replica);
+        Box::pin(ready(()))
+    }
+
+    fn fail_over<'a>(&'a self, key: &'a ConversationKey) -> BoxFuture<'a, ()> {
+        let replica = self.replicas.lock().expect("no test panicked").remove(key).expect("a checkpoint was taken");
+        self.bus.fail_over(replica);
+        Box::pin(ready(()))
+    }
+}
+
+#[tokio::test]
+async fn memory_bus_conforms() {
+    let mut failed = Vec::new();
+    for (name, case) in CASES {
+        let run = tokio::task::LocalSet::new();
+        let outcome = run
+            .run_until(async move {
+                let subject = Memory::new();
+                futures::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(case(&subject))).await
+            })
+            .await;
+        println!("{name}: {}", if outcome.is_ok() { "ok" } else { "FAILED" });
+        if outcome.is_err() {
+            failed.push(*name);
+        }
+    }
+    assert!(failed.is_empty(), "{} of {} cases failed: {failed:?}", failed.len(), CASES.len());
+}
