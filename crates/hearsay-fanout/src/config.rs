@@ -80,6 +80,9 @@ impl FanoutConfig {
     /// Names the first field that does not fit.
     pub fn validate(&self) -> Result<(), InvalidConfig> {
         let wrong = |field, got: &dyn ToString, accepted| Err(InvalidConfig { field, got: got.to_string(), accepted });
+        if self.outbox.get() < 256 * 1024 {
+            return wrong("outbox", &self.outbox, "at least 256KiB (a few pages of history) is accepted");
+        }
         if self.outbox_reserved >= self.outbox {
             return wrong("outbox_reserved", &self.outbox_reserved, "less than outbox is accepted");
         }

@@ -11,7 +11,7 @@
 //! deadline.
 
 use std::{
-    collections::{HashMap, VecDeque, hash_map},
+    collections::{HashMap, HashSet, VecDeque, hash_map},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -67,7 +67,8 @@ pub(crate) struct Feed {
     groups: HashMap<Audience, Group>,
     /// Of rows that read history: members of nothing yet.
     antechamber: Arc<GroupLink>,
-    catching_up: usize,
+    /// Who reads history.
+    catching_up: HashSet<Who>,
     /// The newest entries.
     memory: VecDeque<Entry>,
     speaking: HashMap<StreamId, Utterance>,
@@ -144,7 +145,7 @@ impl Feed {
             ended: false,
             groups: HashMap::new(),
             antechamber,
-            catching_up: 0,
+            catching_up: HashSet::new(),
             memory: VecDeque::new(),
             speaking: HashMap::new(),
             picture: None,
@@ -248,7 +249,7 @@ impl Feed {
     }
 
     fn is_deserted(&self) -> bool {
-        self.catching_up == 0
+        self.catching_up.is_empty()
             && self.posing.is_empty()
             && self.ahead.is_empty()
             && self.groups.values().all(Group::is_empty)
@@ -602,8 +603,8 @@ impl Feed {
     }
 
     fn left(&mut self, group: Option<crate::inbox::GroupId>, who: Who) {
-        if group == Some(self.antechamber.id) {
-            self.catching_up -= 1;
+        if group.is_none_or(|group| group == self.antechamber.id) {
+            self.catching_up.remove(&who);
         }
         match who {
             Who::Row(row) => {
@@ -699,8 +700,8 @@ impl Feed {
 
     /// A task of its own reads the log for this joiner.
     async fn read_history(&mut self, joiner: Joiner, from: Seen, prelude: Vec<u8>) {
+        self.catching_up.insert(joiner.sink.who());
         if let Sink::Row(row) = joiner.sink {
-            self.catching_up += 1;
             let post = Post::Enter {
                 row,
                 link: Arc::clone(&self.antechamber),
@@ -792,6 +793,7 @@ impl Feed {
             }
             Sink::Outbox(member, outbox) => {
                 group.outboxes.insert(member, outbox.clone());
+                self.catching_up.remove(&Who::Outbox(member));
                 outbox.offer(bytes, Class::Durable { reaches: position });
             }
         }

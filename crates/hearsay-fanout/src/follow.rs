@@ -157,3 +157,169 @@ pub(crate) fn gap_reason(reason: hearsay_bus::GapReason, resume: &Seen) -> wire:
         GapReason::Lost => wire::Gap::Lost,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hearsay_bus::{Body, GapReason};
+    use hearsay_protocol::{Offset, PublisherId, Timestamp};
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn entry(epoch: u32, offset: u64) -> Entry {
+        Entry {
+            offset: Offset(offset),
+            check: u64::from(epoch) << 32 | offset,
+            at: Timestamp(offset),
+            id: EventId(Uuid::from_u128(u128::from(offset))),
+            sequence: 0,
+            publisher: PublisherId::Clock,
+            body: Body::Tombstone,
+        }
+    }
+
+    fn seen(entry: &Entry, epoch: u32) -> Seen {
+        Seen { epoch: Some(Epoch(epoch)), offset: entry.offset, check: Some(entry.check) }
+    }
+
+    /// A log that can lose its newest entries, and its announcements.
+    #[derive(Default)]
+    struct Log {
+        epoch: u32,
+        entries: Vec<Entry>,
+        /// Each epoch but the first, and how many entries it kept.
+        branches: Vec<(u32, usize)>,
+    }
+
+    impl Log {
+        fn read(&self, after: Seen, max: usize) -> Read {
+            let top = self
+                .entries
+                .last()
+                .map_or(Seen { epoch: Some(Epoch(self.epoch)), offset: Offset::START, check: None }, |entry| {
+                    seen(entry, self.epoch)
+                });
+            let index = after.offset.0 as usize;
+            let known = after.epoch.map_or(self.epoch, |epoch| epoch.0);
+            let later = self.branches.iter().filter(|(epoch, _)| *epoch > known);
+            let kept = later.map(|(_, kept)| *kept).min().unwrap_or(index);
+            if index > kept {
+                let resume = Seen { epoch: Some(Epoch(self.epoch)), offset: Offset(kept as u64), check: None };
+                return Read::Gap { reason: GapReason::Branch, resume };
+            }
+            let entries = self.entries[index..].iter().take(max).cloned().collect();
+            Read::Page(Page { epoch: Epoch(self.epoch), entries, top })
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Act {
+        /// Appends; announced this many times.
+        Append(usize),
+        /// Announces an old entry again.
+        Repeat(prop::sample::Index),
+        /// A later one first.
+        Swap,
+        Missed,
+        Tail,
+        /// The newest entries are lost and the epoch is another.
+        Branch(usize),
+        Read(usize),
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        prop_oneof![
+            6 => (0..3_usize).prop_map(Act::Append),
+            2 => any::<prop::sample::Index>().prop_map(Act::Repeat),
+            1 => Just(Act::Swap),
+            1 => Just(Act::Missed),
+            2 => Just(Act::Tail),
+            1 => (0..4_usize).prop_map(Act::Branch),
+            3 => (1..5_usize).prop_map(Act::Read),
+        ]
+    }
+
+    proptest! {
+        /// Whatever is lost, repeated, reordered or rolled back: shown entries are contiguous or a gap is told, and in the
+        /// end everything that is on the log was shown.
+        #[test]
+        fn shown_is_contiguous_or_a_gap_is_told(acts in prop::collection::vec(act(), 0..120)) {
+            let mut log = Log { epoch: 1, ..Log::default() };
+            let mut follower = Follower::new(Seen::NOTHING);
+            let mut steps = Vec::new();
+            let announce = |entry: &Entry, epoch| Delivery::Appended { epoch: Epoch(epoch), entries: Arc::from([entry.clone()]) };
+            for act in acts {
+                match act {
+                    Act::Append(times) => {
+                        let entry = entry(log.epoch, log.entries.len() as u64 + 1);
+                        for _ in 0..times {
+                            follower.delivered(&announce(&entry, log.epoch), &mut steps);
+                        }
+                        log.entries.push(entry);
+                    }
+                    Act::Repeat(index) if !log.entries.is_empty() => {
+                        let entry = &log.entries[index.index(log.entries.len())];
+                        follower.delivered(&announce(entry, log.epoch), &mut steps);
+                    }
+                    Act::Repeat(_) => (),
+                    Act::Swap => {
+                        let first = log.entries.len() as u64 + 1;
+                        let (one, two) = (entry(log.epoch, first), entry(log.epoch, first + 1));
+                        follower.delivered(&announce(&two, log.epoch), &mut steps);
+                        follower.delivered(&announce(&one, log.epoch), &mut steps);
+                        log.entries.extend([one, two]);
+                    }
+                    Act::Missed => follower.delivered(&Delivery::Missed, &mut steps),
+                    Act::Tail => {
+                        if let Some(top) = log.entries.last() {
+                            let at = Position { epoch: Epoch(log.epoch), offset: top.offset };
+                            follower.delivered(&Delivery::Ephemeral { follows: at, ephemerals: Arc::from([]) }, &mut steps);
+                        }
+                    }
+                    Act::Branch(lost) => {
+                        log.entries.truncate(log.entries.len().saturating_sub(lost));
+                        log.epoch += 1;
+                        log.branches.push((log.epoch, log.entries.len()));
+                        follower.delivered(&Delivery::Changed, &mut steps);
+                    }
+                    Act::Read(max) => {
+                        if follower.is_behind() {
+                            let read = log.read(follower.at(), max);
+                            follower.read(read, &mut steps);
+                        }
+                    }
+                }
+            }
+            follower.missed();
+            for _ in 0..1_000 {
+                if !follower.is_behind() {
+                    break;
+                }
+                let read = log.read(follower.at(), 3);
+                follower.read(read, &mut steps);
+            }
+            prop_assert_eq!(follower.at().offset.0, log.entries.len() as u64);
+            let mut at = 0;
+            let mut shown: Vec<Entry> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Entry { entry, .. } => {
+                        prop_assert_eq!(entry.offset.0, at + 1);
+                        at += 1;
+                        shown.push(entry);
+                    }
+                    Step::Gap { from, to, .. } => {
+                        prop_assert_eq!(from.map_or(0, |from| from.offset.0), at);
+                        at = to.offset.0;
+                        shown.truncate(to.offset.0 as usize);
+                    }
+                    Step::Epoch(_) => (),
+                }
+            }
+            prop_assert_eq!(shown, log.entries);
+        }
+    }
+}

@@ -42,7 +42,7 @@ pub fn put_text(text: &str, out: &mut Vec<u8>) {
 }
 
 /// Appends a text frame holding `message` as JSON, written in place.
-pub fn put_json<M: Serialize>(message: &M, out: &mut Vec<u8>) {
+pub fn put_json<M: Serialize + ?Sized>(message: &M, out: &mut Vec<u8>) {
     // Most frames have a header of this length; the others move once.
     const USUAL: usize = 4;
     let start = out.len();

@@ -230,6 +230,8 @@ pub(crate) struct Listeners {
     /// Rows that wait for their peer's close, in the order of their deadlines.
     closing: VecDeque<(Instant, RowKey)>,
     next_sweep: Instant,
+    /// When the present round over the rows began, and how many had their turn.
+    round: Instant,
     swept: usize,
     drain: Option<Pace>,
     metrics: CoreMetrics,
@@ -266,6 +268,7 @@ impl Listeners {
             buffer: vec![0; READ].into(),
             closing: VecDeque::new(),
             next_sweep: now + SWEEP,
+            round: now,
             swept: 0,
             drain: None,
             metrics: CoreMetrics::new(),
@@ -817,17 +820,16 @@ impl Listeners {
         self.groups.get(group as usize)?.as_ref()?.reached
     }
 
-    /// Looks at a share of the rows, so that each has its turn once in `ping_every`.
+    /// Looks at the share of the rows whose turn it is; each has one in a round, which takes `ping_every`.
     fn sweep(&mut self, now: Instant) {
-        let turns = (self.ping_every.as_secs_f64() / SWEEP.as_secs_f64()).max(1.0);
-        let share = (self.slots.len() as f64 / turns).ceil() as usize;
-        for _ in 0..share {
-            if self.swept >= self.slots.len() {
-                self.swept = 0;
-            }
-            let index = self.swept as u32;
+        let passed = now.saturating_duration_since(self.round).as_secs_f64() / self.ping_every.as_secs_f64();
+        let until = (self.slots.len() as f64 * passed.min(1.0)) as usize;
+        while self.swept < until {
+            self.look(self.swept as u32, now);
             self.swept += 1;
-            self.look(index, now);
+        }
+        if passed >= 1.0 {
+            (self.round, self.swept) = (now, 0);
         }
     }
 

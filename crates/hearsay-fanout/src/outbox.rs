@@ -354,3 +354,179 @@ impl Drop for Outgoing {
         self.shared.end(queue, Broken::PeerGone);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use hearsay_protocol::{Epoch, Offset};
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn at(offset: u64) -> Position {
+        Position { epoch: Epoch(1), offset: Offset(offset) }
+    }
+
+    fn partial(utterance: u128) -> Class {
+        Class::Partial { stream: StreamId(Uuid::from_u128(1)), utterance: UtteranceId(Uuid::from_u128(utterance)) }
+    }
+
+    fn durable(offset: u64) -> Class {
+        Class::Durable { reaches: at(offset) }
+    }
+
+    const LIMITS: OutboxLimits = OutboxLimits { bytes: 100, reserved: 40 };
+
+    fn drain(outgoing: &mut Outgoing) -> String {
+        let mut all = Vec::new();
+        while let Some(Some(bytes)) = outgoing.next().now_or_never() {
+            all.extend_from_slice(&bytes);
+        }
+        String::from_utf8_lossy(&all).into_owned()
+    }
+
+    /// Offers `text` (`d` durable, `c` control, `f` fleeting, other letters partials of that utterance), each letter with
+    /// as many bytes as the digit behind it times ten, one after the other.
+    fn offered(text: &str) -> (Vec<Offer>, String) {
+        let (outbox, mut outgoing) = Outbox::new(LIMITS);
+        let mut offset = 0;
+        let answers = text.split(' ').map(|word| {
+            let (letter, size) = word.split_at(1);
+            let class = match letter {
+                "d" => {
+                    offset += 1;
+                    durable(offset)
+                }
+                "c" => Class::Control,
+                "f" => Class::Fleeting,
+                letter => partial(letter.as_bytes()[0].into()),
+            };
+            let bytes = letter.repeat(size.parse::<usize>().unwrap() * 10);
+            outbox.offer(bytes.into(), class)
+        });
+        let answers = answers.collect();
+        (answers, drain(&mut outgoing))
+    }
+
+    #[test]
+    fn full_is_a_decision() {
+        use Offer::{Conflated, Evicted, Queued, Skipped};
+        let cases: [(&str, &[Offer], &str); 6] = [
+            ("d1 x1 d1", &[Queued, Queued, Queued], "ddddddddddxxxxxxxxxxdddddddddd"),
+            ("x1 d1 x2", &[Queued, Queued, Conflated], "ddddddddddxxxxxxxxxxxxxxxxxxxx"),
+            ("x1 y1 x1", &[Queued, Queued, Conflated], "yyyyyyyyyyxxxxxxxxxx"),
+            ("d5 x2 f2 f1", &[Queued, Skipped, Skipped, Queued], &["d".repeat(50), "f".repeat(10)].concat()),
+            ("x1 d9 x2", &[Queued, Queued, Skipped], &["x".repeat(10), "d".repeat(90)].concat()),
+            ("d5 c5 x1", &[Queued, Queued, Skipped], &["d".repeat(50), "c".repeat(50)].concat()),
+        ];
+        for (text, answers, written) in cases {
+            assert_eq!(offered(text), (answers.to_vec(), written.to_owned()), "{text}");
+        }
+        let (answers, written) = offered("d5 d5 c1 d1");
+        assert_eq!(answers, [Queued, Queued, Evicted, Offer::Closed]);
+        assert!(written.contains("slow_reader") && !written.contains("ddd"), "{written}");
+    }
+
+    #[test]
+    fn a_cut_tells_the_position_that_was_reached() {
+        let (outbox, mut outgoing) = Outbox::new(LIMITS);
+        outbox.offer("a".repeat(60).into(), durable(1));
+        outbox.offer("b".repeat(30).into(), durable(2));
+        assert_eq!(outgoing.next().now_or_never().flatten().unwrap().len(), 90);
+        outbox.offer("c".repeat(90).into(), durable(3));
+        assert_eq!(outbox.offer("d".repeat(90).into(), durable(4)), Offer::Evicted);
+        let last = drain(&mut outgoing);
+        assert!(last.contains("since=00000001:2") && last.contains("\"code\":\"slow_reader\""), "{last}");
+        assert_eq!(outbox.broken().now_or_never(), Some(Broken::Evicted { resume: Some(at(2)) }));
+        assert_eq!(outgoing.next().now_or_never(), Some(None));
+    }
+
+    #[test]
+    fn a_close_waits_its_turn_and_the_first_one_counts() {
+        let (outbox, mut outgoing) = Outbox::new(LIMITS);
+        outbox.offer("a".repeat(100).into(), Class::Control);
+        outbox.close_with("last".into(), CloseCode::Normal, "ok");
+        outbox.close(CloseCode::Internal, "late");
+        assert_eq!(outbox.offer("b".into(), Class::Control), Offer::Closed);
+        assert_eq!(drain(&mut outgoing), format!("{}last\u{fffd}\u{4}\u{3}\u{fffd}ok", "a".repeat(100)));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_room_or_the_end_is_woken() {
+        let (outbox, mut outgoing) = Outbox::new(LIMITS);
+        outbox.offer("a".repeat(100).into(), Class::Control);
+        let (room, _) = tokio::join!(outbox.room(10), outgoing.next());
+        assert!(room);
+        let (broken, ()) = tokio::join!(outbox.broken(), async { drop(outgoing) });
+        assert_eq!(broken, Broken::PeerGone);
+        assert!(!outbox.room(10).await);
+        let left = Arc::new(Mutex::new(0));
+        let count = Arc::clone(&left);
+        outbox.when_broken(Box::new(move || *count.lock().unwrap() += 1));
+        assert_eq!(*left.lock().unwrap(), 1);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Act {
+        Offer(u8, usize),
+        Write,
+    }
+
+    fn acts() -> impl Strategy<Value = Vec<Act>> {
+        let offer = (0..6_u8, 1..40_usize).prop_map(|(kind, size)| Act::Offer(kind, size));
+        prop::collection::vec(prop_oneof![3 => offer, 1 => Just(Act::Write)], 0..80)
+    }
+
+    proptest! {
+        /// Durable and control frames come out in the order they went in, none missing, until the cut; and of each
+        /// utterance a partial is never followed by an older one.
+        #[test]
+        fn nothing_durable_is_lost_and_order_is_kept(acts in acts()) {
+            let (outbox, mut outgoing) = Outbox::new(LIMITS);
+            let (mut number, mut accepted, mut written) = (0_u64, Vec::new(), Vec::new());
+            let mut evicted = false;
+            for act in acts {
+                match act {
+                    Act::Offer(kind, size) => {
+                        number += 1;
+                        let class = match kind { 0 => durable(number), 1 => Class::Control, kind => partial(kind.into()) };
+                        // Eight hexadecimal digits of the number, the kind, padding, the end.
+                        let text = format!("{number:08x}{kind}{};", ".".repeat(size));
+                        match outbox.offer(text.into(), class) {
+                            Offer::Queued if kind < 2 => accepted.push(number),
+                            Offer::Evicted => evicted = true,
+                            _ => (),
+                        }
+                        prop_assert!(outbox.queued_bytes() <= LIMITS.bytes);
+                    }
+                    Act::Write if !evicted => if let Some(Some(bytes)) = outgoing.next().now_or_never() {
+                        written.extend_from_slice(&bytes);
+                    }
+                    Act::Write => (),
+                }
+            }
+            if !evicted {
+                while let Some(Some(bytes)) = outgoing.next().now_or_never() {
+                    written.extend_from_slice(&bytes);
+                }
+            }
+            let text = String::from_utf8(written).unwrap();
+            let (mut kept, mut newest) = (Vec::new(), std::collections::HashMap::new());
+            for frame in text.split_terminator(';') {
+                let (number, kind) = (u64::from_str_radix(&frame[..8], 16).unwrap(), &frame[8..9]);
+                if kind < "2" {
+                    kept.push(number);
+                } else {
+                    let before = newest.insert(kind, number);
+                    prop_assert!(before.is_none_or(|before| before < number));
+                }
+            }
+            if evicted {
+                prop_assert!(accepted.starts_with(&kept));
+            } else {
+                prop_assert_eq!(kept, accepted);
+            }
+        }
+    }
+}

@@ -328,3 +328,262 @@ fn put_partial(partial: &Partial, follows: Position, audience: &Audience, out: &
         frame::put_text(&wire::transcript_response(&partial.text, false, who, follows), out);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use hearsay_protocol::{
+        EventId, GatewayId, ParticipantId, PublisherId, StreamId, StreamTime, Timestamp, UtteranceId,
+        event::{
+            ConfigChanged, EndReason, Ended, Evidence, SpokenWord, Started, StreamEnd, StreamEnded, StreamStarted,
+        },
+    };
+    use serde_json::Value;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn scene() -> Scene {
+        Scene { conversation: ConversationId::from_random(0), epoch: Epoch(0x0bad_cafe) }
+    }
+
+    fn entry(event: Event) -> Entry {
+        Entry {
+            offset: Offset(17),
+            check: 1,
+            at: Timestamp(1),
+            id: EventId(Uuid::from_u128(3)),
+            sequence: 4,
+            publisher: PublisherId::Clock,
+            body: Body::Event(event),
+        }
+    }
+
+    fn ana() -> Arc<Participant> {
+        let id = ParticipantId(Uuid::from_u128(1));
+        Arc::new(Participant { id, user_id: None, name: Some("Ana".to_owned()), email: None })
+    }
+
+    fn spoken() -> Final {
+        let words = ["Shall", "we?", "Yes."].into_iter().zip(1_u64..).map(|(text, second)| SpokenWord {
+            text: text.to_owned(),
+            start: StreamTime(second * 1_000_000),
+            end: StreamTime(second * 1_000_000 + 500_000),
+            confidence: 0.5,
+        });
+        Final {
+            stream: StreamId(Uuid::from_u128(5)),
+            utterance: UtteranceId(Uuid::from_u128(6)),
+            participant: ana(),
+            origin: Timestamp(1_898_845_200_000_000),
+            start: StreamTime(900_000),
+            end: StreamTime(3_600_000),
+            text: "Shall we? Yes.".to_owned(),
+            language: "en-US".to_owned(),
+            confidence: 0.5,
+            words: words.collect(),
+        }
+    }
+
+    fn insight(body: InsightBody, confidence: f32) -> Insight {
+        Insight {
+            id: EventId(Uuid::from_u128(8)),
+            revision: 0,
+            retracted: false,
+            confidence,
+            text: "Shall we?".to_owned(),
+            from: Some(ana()),
+            evidence: vec![Evidence { message: Uuid::from_u128(7), start: 0, end: 5 }],
+            body,
+        }
+    }
+
+    fn listener() -> Audience {
+        Audience { view: View::listener(), opted: Opted::default(), listens: true }
+    }
+
+    fn frames(bytes: &[u8]) -> Vec<Value> {
+        let (mut rest, mut frames) = (bytes, Vec::new());
+        while let [0x81, length, ..] = *rest {
+            let (head, length) = match length {
+                126 => (4, usize::from(u16::from_be_bytes([rest[2], rest[3]]))),
+                length => (2, usize::from(length)),
+            };
+            frames.push(serde_json::from_slice(&rest[head..head + length]).unwrap());
+            rest = &rest[head + length..];
+        }
+        assert!(rest.is_empty());
+        frames
+    }
+
+    /// The types of the frames, with the key that says where they stand.
+    fn shown(event: Event, audience: &Audience) -> Vec<String> {
+        let rendered = render(&entry(event), &scene(), audience);
+        let frames = frames(&rendered.bytes);
+        assert_eq!(rendered.filtered, frames.is_empty());
+        let name = |frame: &Value| {
+            let place = match (frame.get("position"), frame.get("follows")) {
+                (Some(position), None) => format!("position {}", position.as_str().unwrap()),
+                (None, Some(follows)) => format!("follows {}", follows.as_str().unwrap()),
+                other => panic!("{other:?}"),
+            };
+            let inner = frame["message"]["type"].as_str().or(frame["kind"].as_str()).unwrap_or_default();
+            format!("{} {inner} {place}", frame["type"].as_str().unwrap()).replace("0badcafe:", "")
+        };
+        frames.iter().map(name).collect()
+    }
+
+    fn every_event() -> Vec<Event> {
+        let config = SpeakerConfig::default();
+        let stream = StreamId(Uuid::from_u128(5));
+        let started = StreamStarted {
+            stream,
+            participant: ana(),
+            gateway: GatewayId(Uuid::from_u128(9)),
+            config: config.clone(),
+            origin: Timestamp(1),
+            recorded: false,
+            no_connection_timeout: Duration::ZERO,
+        };
+        let bodies = [
+            InsightBody::Question,
+            InsightBody::ActionItem { assignee: Some(ana()), due: None },
+            InsightBody::FollowUp { assignee: None, due: None },
+            InsightBody::Topic { phrase: "we".to_owned(), root_words: vec![] },
+            InsightBody::Tracker { tracker: "Us".to_owned(), value: "we".to_owned() },
+            InsightBody::Entity { kind: "person".to_owned(), value: "we".to_owned() },
+        ];
+        let mut events = vec![
+            Event::Started(Started { at: Timestamp(1), title: "t".to_owned() }),
+            Event::Joined(ana()),
+            Event::Left(ana()),
+            Event::StreamStarted(Arc::new(started)),
+            Event::ConfigChanged(Arc::new(ConfigChanged { stream, config })),
+            Event::StreamEnded(StreamEnded { stream, how: StreamEnd::Lost }),
+            Event::Final(Arc::new(spoken())),
+            Event::Ended(Ended { at: Timestamp(1), reason: EndReason::Stopped }),
+        ];
+        events.extend(bodies.map(|body| Event::Insight(Arc::new(insight(body, 0.6)))));
+        events
+    }
+
+    #[test]
+    fn a_final_is_a_caption_and_then_a_message_with_one_element_per_sentence() {
+        let rendered = render(&entry(Event::Final(Arc::new(spoken()))), &scene(), &listener());
+        let frames = frames(&rendered.bytes);
+        assert_eq!(frames.len(), 2);
+        assert_eq!(frames[0]["message"]["isFinal"], true);
+        assert_eq!(frames[0]["follows"], "0badcafe:16");
+        assert_eq!(frames[0]["message"]["payload"]["raw"]["alternatives"][0]["transcript"], "shall we yes");
+        assert_eq!(frames[1]["position"], "0badcafe:17");
+        assert_eq!(frames[1]["sequenceNumber"], 4);
+        let messages = frames[1]["messages"].as_array().unwrap();
+        let texts: Vec<_> = messages.iter().map(|message| message["payload"]["content"].as_str().unwrap()).collect();
+        assert_eq!(texts, ["Shall we?", "Yes."]);
+        assert_eq!(texts.join(" "), spoken().text);
+        for (index, message) in messages.iter().enumerate() {
+            assert_eq!(message["id"], spoken().utterance.sentence(index).to_string());
+            assert_eq!(message["from"]["name"], "Ana");
+            let words: Value = serde_json::from_str(message["metadata"]["words"].as_str().unwrap()).unwrap();
+            assert_eq!(words.as_array().unwrap().len(), [2, 1][index]);
+        }
+        assert_eq!(messages[1]["duration"]["startTime"], "2030-03-04T09:00:03.000Z");
+    }
+
+    #[test]
+    fn what_each_reader_sees_of_each_event() {
+        let presence = Audience { opted: Opted { presence: true, positions: false }, ..listener() };
+        let telephony = Audience { view: View::listener().dialect(Dialect::Telephony), ..listener() };
+        let speaker = Audience { view: View::speaker(&SpeakerConfig::default()), listens: false, ..listener() };
+        let shown_to = |audience: &Audience| -> Vec<String> {
+            every_event().into_iter().flat_map(|event| shown(event, audience)).collect()
+        };
+        let captions = ["message recognition_result follows 16", "message_response  position 17"];
+        let end = ["message conversation_completed position 17"];
+        let insights = [
+            "insight_response  position 17",
+            "insight_response  position 17",
+            "insight_response  position 17",
+            "topic_response  position 17",
+            "tracker_response  position 17",
+            "entity_response  position 17",
+        ];
+        assert_eq!(shown_to(&listener()), [&captions[..], &end, &insights].concat());
+        let both = ["presence joined position 17", "presence left position 17"];
+        assert_eq!(shown_to(&presence), [&both[..], &captions, &end, &insights].concat());
+        let phone = [captions[0], "transcript_response  follows 16", captions[1]];
+        assert_eq!(shown_to(&telephony), [&phone[..], &end, &insights].concat());
+        // No insights asked for; trackers are shown to everybody. The end is its connection's to tell.
+        assert_eq!(shown_to(&speaker), [&captions[..], &insights[4..5]].concat());
+    }
+
+    #[test]
+    fn unfiltered_shows_every_position_exactly_once() {
+        let all = View::speaker(&SpeakerConfig::default()).unfiltered(true);
+        for listens in [false, true] {
+            for presence in [false, true] {
+                let audience = Audience { view: all, opted: Opted { presence, positions: true }, listens };
+                for event in every_event() {
+                    let kind = event.kind().name();
+                    let shown = shown(event, &audience);
+                    let positions: Vec<_> = shown.iter().filter(|frame| frame.contains("position")).collect();
+                    assert_eq!(positions.len(), 1, "{kind}: {shown:?}");
+                    assert!(shown.last().unwrap().ends_with("position 17"), "{kind}: {shown:?}");
+                }
+                let hidden = shown(Event::Started(Started { at: Timestamp(1), title: String::new() }), &audience);
+                assert_eq!(hidden, ["event started position 17"]);
+            }
+        }
+        let tombstone = Entry { body: Body::Tombstone, ..entry(every_event().remove(0)) };
+        let audience = Audience { view: all, ..listener() };
+        let rendered = render(&tombstone, &scene(), &audience);
+        assert_eq!(frames(&rendered.bytes)[0]["kind"], "unknown");
+        assert!(render(&tombstone, &scene(), &listener()).filtered);
+    }
+
+    #[test]
+    fn insights_below_the_threshold_are_hidden_unless_they_correct_an_earlier_one() {
+        let view = View::listener().with_threshold(0.7);
+        let audience = Audience { view, ..listener() };
+        let mut doubtful = insight(InsightBody::Question, 0.6);
+        assert!(render(&entry(Event::Insight(Arc::new(doubtful.clone()))), &scene(), &audience).filtered);
+        doubtful.retracted = true;
+        assert!(!render(&entry(Event::Insight(Arc::new(doubtful))), &scene(), &audience).filtered);
+        let sure = insight(InsightBody::Question, 0.7);
+        assert!(!render(&entry(Event::Insight(Arc::new(sure))), &scene(), &audience).filtered);
+    }
+
+    #[test]
+    fn views_are_equal_when_their_readers_see_the_same() {
+        assert_eq!(InsightTypes::named(["question", "nonsense", "topic"]), InsightTypes::named(["topic", "question"]));
+        assert_eq!(View::listener().with_threshold(0.5), View::listener().with_threshold(0.500_01));
+        assert_ne!(View::listener(), View::listener().unfiltered(true));
+    }
+
+    #[test]
+    fn announcements_follow_and_partials_carry_no_position() {
+        let follows = scene().position(Offset(3));
+        let partial = Partial {
+            stream: StreamId(Uuid::from_u128(5)),
+            utterance: UtteranceId(Uuid::from_u128(6)),
+            revision: 1,
+            participant: ana(),
+            origin: Timestamp(1),
+            start: StreamTime(0),
+            end: StreamTime(1),
+            text: "Shall".to_owned(),
+            stable: 0,
+            confidence: 0.5,
+        };
+        let bytes = render_ephemeral(&Ephemeral::Partial(Arc::new(partial)), follows, &listener()).unwrap();
+        let frame = &frames(&bytes)[0];
+        assert_eq!((&frame["message"]["isFinal"], &frame["follows"]), (&Value::Bool(false), &"0badcafe:3".into()));
+        let stream = StreamId(Uuid::from_u128(5));
+        let speaking = Ephemeral::Speaking { participant: ana(), stream, speaking: true };
+        assert_eq!(render_ephemeral(&speaking, follows, &listener()), None);
+        let opted = Audience { opted: Opted { presence: true, positions: false }, ..listener() };
+        let bytes = render_ephemeral(&speaking, follows, &opted).unwrap();
+        assert_eq!(frames(&bytes)[0]["kind"], "speaking");
+    }
+}
