@@ -1,1 +1,132 @@
+//! The worker: streams of audio in by gRPC, finals onto the conversation log.
+//!
+//! Three kinds of threads that never do each other's work: the runtime's carry calls and talk to the log, *listening*
+//! threads decode, resample and detect voice ([`lanes`]), *engine* threads run the speech model, most urgent first
+//! ([`queue`]). A recognizer holds nothing that cannot be rebuilt from the log and unacknowledged audio.
 
+mod config;
+mod engine;
+mod ladder;
+mod lanes;
+mod metrics;
+mod publish;
+mod queue;
+mod service;
+
+use std::{sync::Arc, time::Duration};
+
+use hearsay_bus::Bus;
+use hearsay_rpc::v1::{self, recognizer_server::RecognizerServer};
+use hearsay_runtime::Tasks;
+use hearsay_speech::{engine::Engine, vad::VadModel};
+use tonic::service::Routes;
+
+pub use config::{Config, LadderConfig, SegmentConfig};
+
+use crate::{
+    ladder::Load,
+    lanes::{Listening, Mailbox, Slots},
+    queue::Queue,
+    service::Service,
+};
+
+/// How often load that nobody adds to is looked at again.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// A running recognizer.
+pub struct Recognizer {
+    routes: Routes,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{0}")]
+    Config(String),
+    #[error("a thread could not be started: {0}")]
+    Thread(#[from] std::io::Error),
+    #[error("the service's description does not decode: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+impl Recognizer {
+    /// Starts its threads. They end, joined by `tasks`, when all calls have.
+    ///
+    /// # Errors
+    /// For a configuration that contradicts itself, and without threads.
+    pub async fn start(
+        config: Config,
+        engine: Arc<dyn Engine>,
+        vad: Arc<dyn VadModel>,
+        bus: Arc<dyn Bus>,
+        tasks: &Tasks,
+    ) -> Result<Self, StartError> {
+        config.validate().map_err(StartError::Config)?;
+        metrics::describe();
+        metrics::rated(config.streams.get());
+        let threads = config.engine_threads();
+        let queue = Arc::new(Queue::new(threads, config.partials_waiting));
+        let load = Arc::new(Load::new(&config.ladder));
+        for _ in 0..threads {
+            let (engine, queue, load) = (Arc::clone(&engine), Arc::clone(&queue), Arc::clone(&load));
+            tasks.spawn_thread("engine", move || engine::run(&engine, &queue, &load))?;
+        }
+        let mailboxes: Vec<Arc<Mailbox>> = (0..config.listening_threads.get()).map(|_| Arc::default()).collect();
+        for mailbox in &mailboxes {
+            let mailbox = Arc::clone(mailbox);
+            let listening = Listening {
+                queue: Arc::clone(&queue),
+                load: Arc::clone(&load),
+                final_target: config.final_target.get(),
+            };
+            tasks.spawn_thread("listening", move || lanes::listen(&mailbox, &listening))?;
+        }
+
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_serving::<RecognizerServer<Service>>().await;
+        let (drain, watched, ends) = (tasks.drain(), Arc::clone(&load), (Arc::clone(&queue), mailboxes.clone()));
+        drop(tasks.spawn_background("recognizer", async move {
+            let mut look = tokio::time::interval(LOOK);
+            let mut serving = true;
+            loop {
+                tokio::select! {
+                    _ = look.tick() => watched.tick(),
+                    () = drain.cancelled(), if serving => {
+                        serving = false;
+                        health.set_not_serving::<RecognizerServer<Service>>().await;
+                    }
+                    () = drain.finished() => break,
+                }
+            }
+            let (queue, mailboxes) = ends;
+            queue.close();
+            for mailbox in mailboxes {
+                mailbox.end();
+            }
+        }));
+
+        let message = config.message_bytes.as_usize();
+        let service = Service {
+            slots: Slots::new(config.streams.get()),
+            config,
+            engine,
+            vad,
+            bus,
+            mailboxes,
+            load,
+            tasks: tasks.clone(),
+        };
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()?;
+        let routes = Routes::new(RecognizerServer::new(service).max_decoding_message_size(message))
+            .add_service(health_service)
+            .add_service(reflection);
+        Ok(Self { routes })
+    }
+
+    /// What answers gRPC: the recognizer, standard health and reflection.
+    pub fn routes(&self) -> Routes {
+        self.routes.clone()
+    }
+}

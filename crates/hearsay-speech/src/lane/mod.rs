@@ -402,9 +402,9 @@ impl Lane {
         self.front.segmenter.last().unwrap_or(0.0)
     }
 
-    /// Somebody is in the middle of an utterance.
-    pub fn is_speaking(&self) -> bool {
-        self.front.segmenter.so_far().is_some()
+    /// Nobody is in the middle of an utterance, and none is being decoded.
+    pub fn is_quiet(&self) -> bool {
+        self.front.segmenter.so_far().is_none() && self.due.is_empty()
     }
 
     /// The next thing to do.

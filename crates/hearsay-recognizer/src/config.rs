@@ -1,0 +1,165 @@
+//! How a recognizer is set up. Defaults live here and nowhere else.
+
+use std::{num::NonZeroUsize, time::Duration};
+
+use hearsay_runtime::{HumanBytes, HumanDuration};
+use hearsay_speech::segment::Settings;
+
+/// How streams are recognized.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Streams heard at once; more are refused.
+    pub streams: NonZeroUsize,
+    /// Threads that run the speech model. 0: one for each core.
+    pub engine_threads: usize,
+    /// Threads that run decoders, resamplers and voice activity: one for some 60 streams.
+    pub listening_threads: NonZeroUsize,
+    /// How soon after the end of speech a final should be decoded: what decodes are ordered by.
+    pub final_target: HumanDuration,
+    /// Partials that may wait for the engine; with more, new ones are left out.
+    pub partials_waiting: usize,
+    /// Largest message an uplink may send.
+    pub message_bytes: HumanBytes,
+    /// How long an uplink may take to say what it opens.
+    pub open: HumanDuration,
+    /// How long the log may be out of reach before a stream is given back to its uplink.
+    pub log_patience: HumanDuration,
+    /// How long a draining recognizer waits for a stream's utterance to end before it gives the stream back.
+    pub handover: HumanDuration,
+    pub segment: SegmentConfig,
+    pub ladder: LadderConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            streams: NonZeroUsize::MIN.saturating_add(63),
+            engine_threads: 0,
+            listening_threads: NonZeroUsize::MIN,
+            final_target: HumanDuration::from_millis(400),
+            partials_waiting: 32,
+            message_bytes: HumanBytes::new(2 << 20),
+            open: HumanDuration::from_secs(5),
+            log_patience: HumanDuration::from_secs(10),
+            handover: HumanDuration::from_secs(8),
+            segment: SegmentConfig::default(),
+            ladder: LadderConfig::default(),
+        }
+    }
+}
+
+/// How speech is divided into utterances. Durations are kept to the nearest 32 ms.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SegmentConfig {
+    /// Voice activity, 0 to 1, that begins speech.
+    pub on: f32,
+    /// Voice activity, 0 to 1, below which a pause begins.
+    pub off: f32,
+    /// The pause that ends an utterance.
+    pub pause: HumanDuration,
+    /// The pause after which its final is decoded on the chance that it is over.
+    pub speculate: HumanDuration,
+    /// Audio before the first and after the last speech that belongs to the utterance.
+    pub onset_pad: HumanDuration,
+    pub end_pad: HumanDuration,
+    /// Longest utterance.
+    pub longest: HumanDuration,
+    /// Shorter speech is taken for a noise.
+    pub shortest: HumanDuration,
+    /// Silence after which the log is told that nothing was said.
+    pub silence: HumanDuration,
+    /// Audio a fresh decoder hears before it may say anything.
+    pub preroll: HumanDuration,
+    /// Speech before the first partial, and between revisions.
+    pub first_partial: HumanDuration,
+    pub partial: HumanDuration,
+}
+
+impl Default for SegmentConfig {
+    fn default() -> Self {
+        let settings = Settings::default();
+        let human = HumanDuration::new;
+        Self {
+            on: settings.on,
+            off: settings.off,
+            pause: human(settings.pause),
+            speculate: human(settings.speculate),
+            onset_pad: human(settings.onset_pad),
+            end_pad: human(settings.end_pad),
+            longest: human(settings.longest),
+            shortest: human(settings.shortest),
+            silence: human(settings.silence),
+            preroll: human(settings.preroll),
+            first_partial: human(settings.first_partial),
+            partial: human(settings.partial),
+        }
+    }
+}
+
+impl SegmentConfig {
+    pub fn settings(&self) -> Settings {
+        Settings {
+            on: self.on,
+            off: self.off,
+            pause: self.pause.get(),
+            speculate: self.speculate.get(),
+            onset_pad: self.onset_pad.get(),
+            end_pad: self.end_pad.get(),
+            longest: self.longest.get(),
+            shortest: self.shortest.get(),
+            silence: self.silence.get(),
+            preroll: self.preroll.get(),
+            first_partial: self.first_partial.get(),
+            partial: self.partial.get(),
+        }
+    }
+}
+
+/// When less is done. Each is a smoothed wait of live decodes for an engine thread; a step is left at half of it.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LadderConfig {
+    /// Partials half as often.
+    pub slow_partials: HumanDuration,
+    /// No partials.
+    pub no_partials: HumanDuration,
+    /// No new streams.
+    pub refuse: HumanDuration,
+}
+
+impl Default for LadderConfig {
+    fn default() -> Self {
+        Self {
+            slow_partials: HumanDuration::from_millis(150),
+            no_partials: HumanDuration::from_millis(300),
+            refuse: HumanDuration::from_millis(500),
+        }
+    }
+}
+
+impl Config {
+    /// # Errors
+    /// Says which value contradicts which.
+    pub fn validate(&self) -> Result<(), String> {
+        let ladder = &self.ladder;
+        if ladder.slow_partials > ladder.no_partials || ladder.no_partials > ladder.refuse {
+            return Err("recognizer.ladder: slow_partials, no_partials and refuse must rise in this order".to_owned());
+        }
+        if self.message_bytes.as_usize() < 64 * 1024 {
+            return Err("recognizer.message_bytes must be at least 64KiB".to_owned());
+        }
+        if self.final_target.get() > Duration::from_secs(10) {
+            return Err("recognizer.final_target must be at most 10s".to_owned());
+        }
+        self.segment.settings().validate().map_err(|error| format!("recognizer.segment: {error}"))
+    }
+
+    pub(crate) fn engine_threads(&self) -> usize {
+        match self.engine_threads {
+            0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            threads => threads,
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Every metric of this crate.
+
+use std::time::Duration;
+
+use hearsay_runtime::GaugeGuard;
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+const STREAMS: &str = "hearsay_recognizer_streams";
+const RATED: &str = "hearsay_recognizer_streams_rated";
+const REFUSED: &str = "hearsay_recognizer_refused_total";
+const ENDED: &str = "hearsay_recognizer_streams_ended_total";
+const HEARD: &str = "hearsay_recognizer_audio_milliseconds_total";
+const QUEUED: &str = "hearsay_recognizer_queue_depth";
+const WAITED: &str = "hearsay_recognizer_queue_wait_seconds";
+const DECODED: &str = "hearsay_recognizer_decode_seconds";
+const DECODED_AUDIO: &str = "hearsay_recognizer_decoded_audio_seconds";
+const FAILED: &str = "hearsay_recognizer_decode_failures_total";
+const INAUDIBLE: &str = "hearsay_recognizer_inaudible_total";
+const EARLY: &str = "hearsay_recognizer_early_decodes_total";
+const EARLY_WASTED: &str = "hearsay_recognizer_early_decodes_wasted_total";
+const PARTIALS: &str = "hearsay_recognizer_partials_total";
+const FINALS: &str = "hearsay_recognizer_finals_total";
+const LADDER: &str = "hearsay_recognizer_ladder_step";
+const SPOKEN_TO_PUBLISHED: &str = "hearsay_recognizer_final_seconds";
+const PUBLISH: &str = "hearsay_recognizer_publish_seconds";
+const PUBLISH_RETRIES: &str = "hearsay_recognizer_publish_retries_total";
+const PUBLISH_BUGS: &str = "hearsay_recognizer_publish_refused_total";
+
+/// Whose audio a decode is, and whether it is needed.
+pub(crate) type DecodeKind = &'static str;
+
+pub(crate) fn describe() {
+    describe_gauge!(STREAMS, "Streams this recognizer hears.");
+    describe_gauge!(RATED, "Streams it takes at most.");
+    describe_counter!(REFUSED, "Streams refused, by why: full, overloaded, draining, unsupported, malformed.");
+    describe_counter!(ENDED, "Stays ended, by how: complete, gone, moved, fenced, refused, unsupported, log, failed.");
+    describe_counter!(HEARD, "Milliseconds of audio taken from uplinks.");
+    describe_gauge!(QUEUED, "Decodes that wait for an engine thread, by kind: final, partial.");
+    describe_histogram!(WAITED, "Seconds a decode waited for an engine thread, by kind.");
+    describe_histogram!(DECODED, "Seconds an engine thread took for a decode, by kind: final, partial.");
+    describe_histogram!(DECODED_AUDIO, "Seconds of audio in one decode, by kind.");
+    describe_counter!(FAILED, "Decodes that failed, by kind.");
+    describe_counter!(INAUDIBLE, "Utterances the engine failed on twice: [inaudible] on the log.");
+    describe_counter!(EARLY, "Finals begun at a short pause.");
+    describe_counter!(EARLY_WASTED, "Finals begun at a short pause after which speech went on.");
+    describe_counter!(PARTIALS, "Partials, by what became of them: announced, replaced, late, full.");
+    describe_counter!(FINALS, "Finals on the log.");
+    describe_gauge!(LADDER, "Step of the degrade ladder: 0 none, 1 slower partials, 2 no partials, 3 no new streams.");
+    describe_histogram!(
+        SPOKEN_TO_PUBLISHED,
+        "Seconds from the arrival of an utterance's last speech to its final on the log."
+    );
+    describe_histogram!(PUBLISH, "Seconds the log took to accept a commit.");
+    describe_counter!(PUBLISH_RETRIES, "Commits tried again because the log did not answer.");
+    describe_counter!(PUBLISH_BUGS, "Commits the log refused as overlap, hole or invalid: a bug.");
+}
+
+pub(crate) fn stream_opened() -> GaugeGuard {
+    GaugeGuard::rise(gauge!(STREAMS))
+}
+
+pub(crate) fn rated(streams: usize) {
+    gauge!(RATED).set(streams as f64);
+}
+
+pub(crate) fn refused(why: &'static str) {
+    counter!(REFUSED, "why" => why).increment(1);
+}
+
+pub(crate) fn ended(how: &'static str) {
+    counter!(ENDED, "how" => how).increment(1);
+}
+
+pub(crate) fn heard(audio: Duration) {
+    counter!(HEARD).increment(audio.as_millis() as u64);
+}
+
+pub(crate) fn queued(kind: DecodeKind, depth: usize) {
+    gauge!(QUEUED, "kind" => kind).set(depth as f64);
+}
+
+pub(crate) fn waited(kind: DecodeKind, wait: Duration) {
+    histogram!(WAITED, "kind" => kind).record(wait.as_secs_f64());
+}
+
+pub(crate) fn decoded(kind: DecodeKind, took: Duration, audio: Duration) {
+    histogram!(DECODED, "kind" => kind).record(took.as_secs_f64());
+    histogram!(DECODED_AUDIO, "kind" => kind).record(audio.as_secs_f64());
+}
+
+pub(crate) fn failed(kind: DecodeKind) {
+    counter!(FAILED, "kind" => kind).increment(1);
+}
+
+pub(crate) fn inaudible() {
+    counter!(INAUDIBLE).increment(1);
+}
+
+pub(crate) fn begun_early() {
+    counter!(EARLY).increment(1);
+}
+
+pub(crate) fn begun_in_vain() {
+    counter!(EARLY_WASTED).increment(1);
+}
+
+pub(crate) fn partial(became: &'static str) {
+    counter!(PARTIALS, "became" => became).increment(1);
+}
+
+pub(crate) fn final_published(since_spoken: Option<Duration>) {
+    counter!(FINALS).increment(1);
+    if let Some(since) = since_spoken {
+        histogram!(SPOKEN_TO_PUBLISHED).record(since.as_secs_f64());
+    }
+}
+
+pub(crate) fn ladder(step: u32) {
+    gauge!(LADDER).set(f64::from(step));
+}
+
+pub(crate) fn published(took: Duration) {
+    histogram!(PUBLISH).record(took.as_secs_f64());
+}
+
+pub(crate) fn publish_retried() {
+    counter!(PUBLISH_RETRIES).increment(1);
+}
+
+pub(crate) fn publish_refused() {
+    counter!(PUBLISH_BUGS).increment(1);
+}

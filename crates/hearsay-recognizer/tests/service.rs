@@ -1,0 +1,417 @@
+//! The recognizer over real gRPC on loopback, with a log in memory, loudness for voice activity and a scripted engine.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use hearsay_bus::{Body, Bus, Claim, Delivery, Limits, MemoryBus, Proposal, Read, SystemClock};
+use hearsay_protocol::{
+    AccountId, AudioFormat, ChunkNumber, ConversationId, ConversationKey, Encoding, Epoch, Event, MeetingId,
+    MeetingKey, ParticipantId, Position, PublisherId, Seen, StreamId, StreamTime,
+    event::{Ephemeral, Final, Participant, SpeakerConfig},
+};
+use hearsay_recognizer::{Config, Recognizer};
+use hearsay_rpc::{
+    Ack, Marker, MarkerKind, Open, Request, Response, SignalKind,
+    v1::{self, recognizer_client::RecognizerClient},
+};
+use hearsay_runtime::{HumanDuration, Tasks};
+use hearsay_speech::{engine::scripted::ScriptedEngine, offline, vad::Energy};
+use tokio::{net::TcpListener, sync::mpsc, time::timeout};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Code, Status, Streaming, transport::Channel};
+use uuid::Uuid;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A recognizer, its log and one conversation.
+struct World {
+    bus: Arc<dyn Bus>,
+    key: ConversationKey,
+    channel: Channel,
+    tasks: Tasks,
+}
+
+impl World {
+    async fn start(config: Config, engine: ScriptedEngine) -> Self {
+        let bus: Arc<dyn Bus> = Arc::new(MemoryBus::new(Limits::default(), Arc::new(SystemClock::default())));
+        let meeting = MeetingKey { account: AccountId::dev(), meeting: MeetingId::new("standup").unwrap() };
+        let proposal =
+            Proposal { conversation: ConversationId::from_random(7), epoch: Epoch(1), title: "Standup".to_owned() };
+        let key = bus.open(&meeting, proposal).await.unwrap().key;
+        let tasks = Tasks::new();
+        let vad = Arc::new(Energy::default());
+        let recognizer = Recognizer::start(config, Arc::new(engine), vad, Arc::clone(&bus), &tasks).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tonic::transport::Server::builder().add_routes(recognizer.routes());
+        let drain = tasks.drain();
+        let serve = server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+            drain.finished().await;
+        });
+        drop(tasks.spawn_background("grpc", async { serve.await.unwrap() }));
+        let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+        Self { bus, key, channel, tasks }
+    }
+
+    async fn claim(&self, stream: u128) -> Claim {
+        self.bus.claim(&self.key, &PublisherId::Stream(StreamId(Uuid::from_u128(stream)))).await.unwrap()
+    }
+
+    /// What an uplink opens with.
+    async fn open(&self, stream: u128) -> Open {
+        let claim = self.claim(stream).await;
+        Open {
+            key: self.key.clone(),
+            stream: StreamId(Uuid::from_u128(stream)),
+            participant: participant(stream),
+            config: SpeakerConfig::default(),
+            generation: claim.generation,
+            watermark: StreamTime(claim.watermark),
+            restart: claim.restart,
+            origin: claim.origin,
+            recorded: false,
+            seen: claim.top,
+        }
+    }
+
+    async fn call(&self, open: Open) -> Result<Call, Status> {
+        self.call_with(Request::Open(Box::new(open)).into()).await
+    }
+
+    async fn call_with(&self, first: v1::RecognizeRequest) -> Result<Call, Status> {
+        let (requests, outgoing) = mpsc::channel(4);
+        requests.send(first).await.unwrap();
+        let mut client = RecognizerClient::new(self.channel.clone());
+        let mut responses = client.recognize(ReceiverStream::new(outgoing)).await?.into_inner();
+        assert_eq!(Response::try_from(responses.message().await?.unwrap()).unwrap(), Response::Opened);
+        Ok(Call { requests, responses, acks: Vec::new(), signals: Vec::new() })
+    }
+
+    /// A stream from its claim to its end.
+    async fn stream(&self, stream: u128, chunks: &[Bytes]) -> (Call, Position) {
+        let mut call = self.call(self.open(stream).await).await.unwrap();
+        call.chunks(chunks, 0).await;
+        call.marker(chunks.len(), MarkerKind::End).await;
+        let position = call.over().await.unwrap();
+        (call, position)
+    }
+
+    async fn finals(&self, stream: u128) -> Vec<(u64, Arc<Final>)> {
+        let Read::Page(page) = self.bus.read(&self.key, Seen::NOTHING, 10_000).await.unwrap() else { panic!("a gap") };
+        let finals = page.entries.into_iter().filter_map(|entry| match entry.body {
+            Body::Event(Event::Final(said)) if said.stream.0.as_u128() == stream => Some((entry.offset.0, said)),
+            _ => None,
+        });
+        finals.collect()
+    }
+}
+
+struct Call {
+    requests: mpsc::Sender<v1::RecognizeRequest>,
+    responses: Streaming<v1::RecognizeResponse>,
+    acks: Vec<Ack>,
+    signals: Vec<SignalKind>,
+}
+
+impl Call {
+    async fn send(&self, request: Request) {
+        timeout(PATIENCE, self.requests.send(request.into())).await.unwrap().unwrap();
+    }
+
+    /// Sends chunks, reading answers meanwhile so that neither side waits for the other.
+    async fn chunks(&mut self, chunks: &[Bytes], first: usize) {
+        for (index, data) in chunks.iter().enumerate() {
+            self.send(Request::Chunk { number: ChunkNumber((first + index) as u64), data: data.clone() }).await;
+        }
+    }
+
+    async fn marker(&self, chunk: usize, kind: MarkerKind) {
+        self.send(Request::Marker(Marker { chunk: ChunkNumber(chunk as u64), kind })).await;
+    }
+
+    /// The next answer that is not noted here.
+    async fn next(&mut self) -> Result<Option<Response>, Status> {
+        loop {
+            let response = timeout(PATIENCE, self.responses.message()).await.expect("an answer in time")?;
+            match response.map(|response| Response::try_from(response).unwrap()) {
+                Some(Response::Ack(ack)) => self.acks.push(ack),
+                Some(Response::Signal(signal)) => self.signals.push(signal.kind),
+                Some(Response::Health(_)) => {}
+                other => return Ok(other),
+            }
+        }
+    }
+
+    async fn over(&mut self) -> Result<Position, Status> {
+        match self.next().await? {
+            Some(Response::Ended { position }) => {
+                assert_eq!(self.next().await?, None, "nothing follows the end");
+                Ok(position)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn refused(&mut self) -> Status {
+        loop {
+            if let Err(status) = self.next().await {
+                return status;
+            }
+        }
+    }
+}
+
+fn participant(stream: u128) -> Arc<Participant> {
+    let id = ParticipantId(Uuid::from_u128(stream + 1_000));
+    Arc::new(Participant { id, user_id: None, name: Some(format!("Speaker {stream}")), email: None })
+}
+
+/// Noise, (ms, amplitude), LINEAR16 at 16 kHz.
+fn sound(parts: &[(u32, f32)], seed: u32) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut bytes = Vec::new();
+    for (ms, amplitude) in parts {
+        for _ in 0..ms * 16 {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let sample = (f32::from((state >> 16) as i16) * amplitude) as i16;
+            bytes.extend_from_slice(&sample.to_le_bytes());
+        }
+    }
+    bytes
+}
+
+/// A few utterances and pauses.
+fn talk(seed: u32) -> Vec<u8> {
+    sound(
+        &[
+            (700, 0.0),
+            (1_400, 0.3),
+            (600, 0.0),
+            (2_200, 0.2),
+            (2_900, 0.0),
+            (900, 0.25),
+            (150, 0.0),
+            (800, 0.3),
+            (500, 0.0),
+        ],
+        seed,
+    )
+}
+
+fn chunked(bytes: &[u8], size: usize) -> Vec<Bytes> {
+    bytes.chunks(size).map(Bytes::copy_from_slice).collect()
+}
+
+/// What the same engine makes of the whole at once.
+fn whole(bytes: &[u8]) -> Vec<(StreamTime, StreamTime, String)> {
+    let settings = Config::default().segment.settings();
+    let config = SpeakerConfig::default();
+    let audio = Bytes::copy_from_slice(bytes);
+    offline::transcribe(&settings, config, &Energy::default(), &ScriptedEngine::default(), audio)
+        .unwrap()
+        .into_iter()
+        .filter_map(|commit| commit.utterance)
+        .map(|said| (said.start, said.end, said.text))
+        .collect()
+}
+
+fn said(finals: &[(u64, Arc<Final>)]) -> Vec<(StreamTime, StreamTime, String)> {
+    finals.iter().map(|(_, said)| (said.start, said.end, said.text.clone())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_streams_become_finals_on_one_log() {
+    let world = World::start(Config::default(), ScriptedEngine::default()).await;
+    let (first, second) = (talk(3), talk(99));
+    let (one, two) = (chunked(&first, 640), chunked(&second, 1_111));
+    let ((one, one_end), (two, two_end)) = tokio::join!(world.stream(1, &one), world.stream(2, &two));
+    for (stream, bytes, end, call) in [(1, first, one_end, one), (2, second, two_end, two)] {
+        let finals = world.finals(stream).await;
+        assert_eq!(said(&finals), whole(&bytes), "the words of the whole file at once");
+        assert_eq!(finals.len(), 3);
+        assert_eq!(finals.last().unwrap().0, end.offset.0, "the stream's last event");
+        assert!(finals.iter().all(|(_, said)| said.participant == participant(stream)));
+        let last = call.acks.last().unwrap();
+        assert_eq!(last.through, StreamTime::of_samples(bytes.len() as u64 / 2, 16_000), "all audio is acknowledged");
+        assert!(call.acks.is_sorted_by_key(|ack| (ack.through, ack.through_chunk, ack.restart.chunk)));
+        assert_eq!(call.signals.iter().filter(|kind| **kind == SignalKind::UtteranceEnd).count(), 3);
+    }
+    world.tasks.finish(PATIENCE).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_finalize_is_answered_with_where_the_last_final_stands() {
+    let world = World::start(Config::default(), ScriptedEngine::default()).await;
+    let mut call = world.call(world.open(1).await).await.unwrap();
+    call.marker(0, MarkerKind::Finalize("before anything".to_owned())).await;
+    assert!(matches!(call.next().await, Ok(Some(Response::Finalized { id, .. })) if id == "before anything"));
+    let chunks = chunked(&sound(&[(300, 0.0), (1_500, 0.3)], 3), 640);
+    call.chunks(&chunks, 0).await;
+    call.marker(chunks.len(), MarkerKind::Finalize("now".to_owned())).await;
+    let Ok(Some(Response::Finalized { id, position })) = call.next().await else { panic!("no answer") };
+    let finals = world.finals(1).await;
+    assert_eq!((id.as_str(), position.offset.0), ("now", finals[0].0), "the speech before it is on the log already");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partials_are_announced_and_followed_by_their_final() {
+    let world = World::start(Config::default(), ScriptedEngine::default()).await;
+    let mut heard = world.bus.subscribe(&world.key).await.unwrap();
+    let mut call = world.call(world.open(1).await).await.unwrap();
+    let chunks = chunked(&sound(&[(200, 0.0), (1_800, 0.3), (500, 0.0)], 3), 640);
+    for (index, chunk) in chunks.iter().enumerate() {
+        call.chunks(std::slice::from_ref(chunk), index).await;
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+    let mut partials = Vec::new();
+    let mut speaking = Vec::new();
+    let done = loop {
+        match timeout(PATIENCE, heard.next()).await.unwrap().unwrap() {
+            Delivery::Ephemeral { ephemerals, .. } => {
+                for ephemeral in ephemerals.iter() {
+                    match ephemeral {
+                        Ephemeral::Partial(partial) => partials.push(Arc::clone(partial)),
+                        Ephemeral::Speaking { speaking: now, .. } => speaking.push(*now),
+                        Ephemeral::Listeners { .. } => {}
+                    }
+                }
+            }
+            Delivery::Appended { entries, .. } => {
+                if let Some(Body::Event(Event::Final(said))) = entries.first().map(|entry| &entry.body) {
+                    break Arc::clone(said);
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(!partials.is_empty());
+    assert!(partials.is_sorted_by_key(|partial| partial.revision));
+    assert!(partials.iter().all(|partial| partial.utterance == done.utterance && !partial.text.is_empty()));
+    assert_eq!(speaking.first(), Some(&true));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_superseded_stay_is_told_and_says_nothing_more() {
+    let world = World::start(Config::default(), ScriptedEngine::default()).await;
+    let mut call = world.call(world.open(1).await).await.unwrap();
+    world.claim(1).await;
+    let chunks = chunked(&talk(3), 640);
+    for (number, data) in chunks.into_iter().enumerate() {
+        let request = Request::Chunk { number: ChunkNumber(number as u64), data };
+        if call.requests.send(request.into()).await.is_err() {
+            break;
+        }
+    }
+    assert_eq!(call.refused().await.code(), Code::Aborted);
+    assert!(world.finals(1).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_conversation_refuses() {
+    let world = World::start(Config::default(), ScriptedEngine::default()).await;
+    let mut call = world.call(world.open(1).await).await.unwrap();
+    world.bus.delete(&world.key).await.unwrap();
+    call.marker(0, MarkerKind::Reanchor(StreamTime(5_000_000))).await;
+    assert_eq!(call.refused().await.code(), Code::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_over_capacity_are_refused_until_there_is_room() {
+    let config = Config { streams: 1.try_into().unwrap(), ..Config::default() };
+    let world = World::start(config, ScriptedEngine::default()).await;
+    let call = world.call(world.open(1).await).await.unwrap();
+    let refused = world.call(world.open(2).await).await.err().unwrap();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+    drop(call);
+    let admitted = async {
+        loop {
+            if world.call(world.open(2).await).await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, admitted).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_heard_is_refused_by_name() {
+    let world = World::start(Config::default(), ScriptedEngine::default()).await;
+    let mut open = world.open(1).await;
+    open.config.language = "fr-FR".to_owned();
+    let refused = world.call(open).await.err().unwrap();
+    assert_eq!(refused.code(), Code::Unimplemented);
+    assert_eq!(refused.message(), "language \"fr-FR\" is not understood here; en is");
+    let mut open = world.open(1).await;
+    open.config.format = AudioFormat::new(Encoding::Opus, 48_000).unwrap();
+    assert_eq!(world.call(open).await.err().unwrap().code(), Code::Unimplemented);
+    let mut wrong: v1::Open = world.open(1).await.into();
+    wrong.stream = vec![1];
+    let request = v1::RecognizeRequest { request: Some(v1::recognize_request::Request::Open(wrong)) };
+    let refused = world.call_with(request).await.err().unwrap();
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::InvalidArgument, "field Open.stream has 1 bytes; a UUID has 16")
+    );
+    let early = Request::Chunk { number: ChunkNumber(0), data: Bytes::new() };
+    assert_eq!(world.call_with(early.into()).await.err().unwrap().code(), Code::InvalidArgument);
+    let mut call = world.call(world.open(1).await).await.unwrap();
+    call.send(Request::Chunk { number: ChunkNumber(5), data: Bytes::new() }).await;
+    assert_eq!(call.refused().await.code(), Code::InvalidArgument);
+}
+
+/// The call is dropped at many places; each next one goes on from the log's claim. The log reads as if nothing happened.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_die_anywhere_lose_no_word_and_double_none() {
+    let world = World::start(Config::default(), ScriptedEngine::with_delay(Duration::from_millis(3))).await;
+    let bytes = talk(3);
+    let chunks = chunked(&bytes, 777);
+    for stop in [40, 70, 95, 96, 180, 250, 300, chunks.len() - 1] {
+        let open = world.open(1).await;
+        let first = open.restart.as_ref().map_or(0, |restart| restart.chunk.0 as usize);
+        let mut call = world.call(open).await.unwrap();
+        call.chunks(&chunks[first..stop.max(first)], first).await;
+        // Some of what was sent is heard and committed, and some is not.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let open = world.open(1).await;
+    let first = open.restart.as_ref().map_or(0, |restart| restart.chunk.0 as usize);
+    assert!(first > 0, "something was committed on the way");
+    let mut call = world.call(open).await.unwrap();
+    call.chunks(&chunks[first..], first).await;
+    call.marker(chunks.len(), MarkerKind::End).await;
+    call.over().await.unwrap();
+    assert_eq!(said(&world.finals(1).await), whole(&bytes));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_hands_streams_back_at_an_utterances_end() {
+    let config = Config { handover: HumanDuration::from_secs(10), ..Config::default() };
+    let world = World::start(config, ScriptedEngine::default()).await;
+    let mut call = world.call(world.open(1).await).await.unwrap();
+    let speech = chunked(&sound(&[(300, 0.0), (1_500, 0.3)], 3), 640);
+    call.chunks(&speech, 0).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    world.tasks.begin_drain();
+    let refused = world.call(world.open(2).await).await.err().unwrap();
+    assert_eq!(refused.code(), Code::Unavailable);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(world.finals(1).await.is_empty(), "the utterance may end");
+    call.chunks(&chunked(&sound(&[(600, 0.0)], 3), 640), speech.len()).await;
+    assert_eq!(call.refused().await.code(), Code::Unavailable);
+    assert_eq!(world.finals(1).await.len(), 1);
+    drop(call);
+    world.tasks.finish(PATIENCE).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_and_reflection_answer() {
+    let world = World::start(Config::default(), ScriptedEngine::default()).await;
+    let mut health = tonic_health::pb::health_client::HealthClient::new(world.channel.clone());
+    let service = "hearsay.v1.Recognizer".to_owned();
+    let answer = health.check(tonic_health::pb::HealthCheckRequest { service }).await.unwrap().into_inner();
+    assert_eq!(answer.status(), tonic_health::pb::health_check_response::ServingStatus::Serving);
+    world.tasks.finish(PATIENCE).await.unwrap();
+}
