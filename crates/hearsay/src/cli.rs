@@ -71,7 +71,7 @@ pub(crate) struct Transcribe {
     /// The server.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     pub(crate) url: http::Uri,
-    /// Token to enter with; `hearsay dev` prints one.
+    /// Token to enter with; that of a `hearsay dev` of this user on this machine when absent.
     #[arg(long, env = "HEARSAY_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
     /// Get a token with this app id and --app-secret; wins over a token in the environment.

@@ -11,7 +11,7 @@ use toml::{Table, Value};
 
 use crate::cli::Sources;
 
-pub(crate) use sections::{AuthConfig, BusConfig, ModelsConfig};
+pub(crate) use sections::{AuthConfig, BusConfig, ModelsConfig, ProcessConfig};
 
 /// Environment variables that configure: `HEARSAY__SECTION__KEY`.
 const PREFIX: &str = "HEARSAY__";
@@ -23,6 +23,11 @@ pub(crate) struct Config {
     pub(crate) auth: AuthConfig,
     pub(crate) bus: BusConfig,
     pub(crate) models: ModelsConfig,
+    pub(crate) process: ProcessConfig,
+    pub(crate) gateway: hearsay_gateway::Config,
+    pub(crate) fanout: hearsay_fanout::FanoutConfig,
+    pub(crate) uplink: hearsay_uplink::Config,
+    pub(crate) recognizer: hearsay_recognizer::Config,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +104,20 @@ impl Config {
     fn validate(&self) -> Result<(), String> {
         self.log.validate()?;
         self.auth.validate()?;
-        self.bus.validate()
+        self.bus.validate()?;
+        self.gateway.validate()?;
+        self.fanout.validate().map_err(|error| error.to_string())?;
+        self.uplink.validate()?;
+        self.recognizer.validate()?;
+        let (spread, deadline) = (self.gateway.drain_spread, self.process.drain_deadline);
+        if spread.get() + self.gateway.flush.get() > deadline.get() {
+            return Err(format!(
+                "process.drain_deadline ({deadline}) must leave time for gateway.drain_spread ({spread}) and \
+                 gateway.flush ({})",
+                self.gateway.flush
+            ));
+        }
+        Ok(())
     }
 
     /// As a file would say it; secrets are hidden.

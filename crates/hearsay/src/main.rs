@@ -4,8 +4,11 @@
 //! called or configured wrongly; `transcribe` has more (see its help).
 
 mod cli;
+mod compose;
 mod config;
+mod dev;
 mod models;
+mod token_file;
 mod transcribe;
 
 use std::process::ExitCode;
@@ -27,7 +30,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Dev(_) => anyhow::bail!("not composed"),
+        Command::Dev(arguments) => dev::run(arguments),
         Command::Models(Models::Fetch { sources }) => models::fetch(&config::load(&sources, config::Flags::default())?),
         Command::Models(Models::List { sources }) => models::list(&config::load(&sources, config::Flags::default())?),
         Command::Transcribe(arguments) => transcribe::run(arguments),

@@ -6,9 +6,10 @@ use std::{
 };
 
 use hearsay_load::transcribe::{Credentials, Options, transcribe};
+use hearsay_models::cache_folder;
 use hearsay_runtime::{LogConfig, logs};
 
-use crate::cli::Transcribe;
+use crate::{cli::Transcribe, token_file};
 
 /// Called wrongly, as clap says it.
 const USAGE: u8 = 2;
@@ -19,13 +20,16 @@ pub(crate) fn run(arguments: Transcribe) -> anyhow::Result<ExitCode> {
     let credentials = match (arguments.app_id, arguments.app_secret, arguments.token) {
         (Some(id), Some(secret), _) => Credentials::App { id, secret },
         (_, _, Some(token)) => Credentials::Token(token),
-        _ => {
-            eprintln!(
-                "hearsay: no token. `hearsay dev` prints one on its second line: pass it as --token or in \
-                 HEARSAY_TOKEN, or give --app-id and --app-secret"
-            );
-            return Ok(ExitCode::from(USAGE));
-        }
+        _ => match cache_folder().ok().and_then(|cache| token_file::find(&cache, &arguments.url)) {
+            Some(token) => Credentials::Token(token),
+            None => {
+                eprintln!(
+                    "hearsay: no token. `hearsay dev` prints one on its second line: pass it as --token or in \
+                     HEARSAY_TOKEN, or give --app-id and --app-secret"
+                );
+                return Ok(ExitCode::from(USAGE));
+            }
+        },
     };
     let options = Options {
         url: arguments.url,

@@ -156,3 +156,17 @@ pub(crate) struct ModelsConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cache: Option<PathBuf>,
 }
+
+/// The `[process]` section.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ProcessConfig {
+    /// How long a drain may take, from the first signal to the end. Below a pod's grace period.
+    pub(crate) drain_deadline: HumanDuration,
+}
+
+impl Default for ProcessConfig {
+    fn default() -> Self {
+        Self { drain_deadline: HumanDuration::from_secs(25) }
+    }
+}

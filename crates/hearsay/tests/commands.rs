@@ -1,0 +1,216 @@
+//! The commands' contracts, on the real binary: stdout, exit codes, and what is said when something is wrong.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::mpsc::{Receiver, sync_channel},
+    time::{Duration, Instant},
+};
+
+use hearsay_models::{ModelStore, Models, Recordings, Silent};
+
+/// Generous: a busy machine, and code that is not compiled for speed.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+fn hearsay(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hearsay"));
+    command.args(arguments).stdin(Stdio::null()).env_remove("HEARSAY_TOKEN");
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    hearsay(arguments).output().unwrap()
+}
+
+fn told(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// What `dev` needs, fetched before its time is measured.
+fn models() -> (Models, Recordings) {
+    let store = ModelStore::open(hearsay_models::cache_folder().unwrap());
+    (store.fetch(&mut Silent).unwrap(), store.recordings(&mut Silent).unwrap())
+}
+
+/// A running `hearsay dev`.
+struct Dev {
+    process: Child,
+    lines: Receiver<String>,
+    address: String,
+    token: String,
+}
+
+impl Dev {
+    fn start(arguments: &[&str]) -> Self {
+        let mut command = hearsay(&["dev", "--listen", "127.0.0.1:0"]);
+        let mut process = command.args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let out = BufReader::new(process.stdout.take().unwrap());
+        let (tell, lines) = sync_channel(16);
+        std::thread::spawn(move || out.lines().map_while(Result::ok).for_each(|line| drop(tell.send(line))));
+        let mut dev = Self { process, lines, address: String::new(), token: String::new() };
+        dev.address = dev.line().strip_prefix("ready http://").unwrap().to_owned();
+        dev.token = dev.line().strip_prefix("token ").unwrap().to_owned();
+        dev
+    }
+
+    fn line(&self) -> String {
+        self.lines.recv_timeout(READY_WITHIN).expect("a line of stdout in time")
+    }
+
+    fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.address).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    fn transcribe(&self, arguments: &[&str], files: &[&Path]) -> Output {
+        let url = format!("http://{}", self.address);
+        hearsay(&["transcribe", "--url", &url]).args(arguments).args(files).output().unwrap()
+    }
+
+    /// Asks it to end, and tells how it did.
+    fn stop(mut self) -> (std::process::ExitStatus, Vec<String>) {
+        let id = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        let status = self.process.wait().unwrap();
+        (status, self.lines.iter().collect())
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn a_recording_goes_in_and_its_words_come_out() {
+    let (_, recordings) = models();
+    let dev = Dev::start(&[]);
+    assert!(dev.get("/healthz").starts_with("HTTP/1.1 200"));
+    assert!(dev.get("/readyz").ends_with("ready\n"));
+
+    // Without a token: the one of a server on this machine is found.
+    let output = dev.transcribe(&["--fast"], &[&recordings.beckett]);
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(!text.is_empty());
+    for line in text.lines() {
+        let (time, rest) = line.split_once("] beckett: ").unwrap_or_else(|| panic!("{line:?}"));
+        assert!(time.len() == "[hh:mm:ss.mmm".len() && time.starts_with("[00:00:"), "{line:?}");
+        assert!(!rest.trim().is_empty());
+    }
+    let words = text.to_lowercase();
+    assert!(words.contains("tried") && words.contains("fail"), "{text}");
+
+    // The same, as players read it, with the token that was printed.
+    let output = dev.transcribe(&["--fast", "--output", "srt", "--token", &dev.token], &[&recordings.beckett]);
+    let srt = String::from_utf8(output.stdout).unwrap();
+    assert!(srt.starts_with("1\n00:00:0") && srt.contains(" --> "), "{srt}");
+
+    let output = dev.transcribe(&["--fast", "--output", "json"], &[&recordings.beckett]);
+    let json = String::from_utf8(output.stdout).unwrap();
+    for frame in ["started_listening", "conversation_created", "recognition_result", "message_response"] {
+        assert!(json.contains(frame), "no {frame} in {json}");
+    }
+    assert!(json.lines().all(|line| line.starts_with('{') && line.ends_with('}')));
+
+    assert!(dev.get("/metrics").contains("hearsay_build_info"));
+    let (status, more) = dev.stop();
+    assert_eq!(status.code(), Some(0));
+    assert!(more.is_empty(), "stdout holds two lines: {more:?}");
+}
+
+#[test]
+fn credentials_of_ones_own_open_the_door_and_others_do_not() {
+    let (_, recordings) = models();
+    let (id, secret) = ("a".repeat(64), "b".repeat(128));
+    let dev = Dev::start(&["--app-id", &id, "--app-secret", &secret]);
+    let app = ["--fast", "--app-id", &id, "--app-secret", &secret];
+    let output = dev.transcribe(&app, &[&recordings.beckett]);
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    let output = dev.transcribe(&["--app-id", &id, "--app-secret", "wrong"], &[&recordings.beckett]);
+    assert_eq!(output.status.code(), Some(4), "{}", told(&output));
+    let output = dev.transcribe(&["--token", "a.b.c"], &[&recordings.beckett]);
+    assert_eq!(output.status.code(), Some(4), "{}", told(&output));
+}
+
+#[test]
+fn a_second_start_is_ready_within_three_seconds() {
+    models();
+    let begun = Instant::now();
+    let dev = Dev::start(&[]);
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    drop(dev);
+}
+
+#[test]
+fn a_taken_port_fails_at_once_and_by_name() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let begun = Instant::now();
+    let output = run(&["dev", "--listen", &address]);
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty());
+    assert!(told(&output).contains(&address) && told(&output).contains("--listen"), "{}", told(&output));
+}
+
+#[test]
+fn what_is_not_in_this_version_says_so() {
+    for arguments in [&["dev", "--redis", "redis://127.0.0.1"][..], &["dev", "--tls"]] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(told(&output).contains("not in this version"), "{}", told(&output));
+    }
+}
+
+#[test]
+fn config_check_prints_what_is_in_force() {
+    let output = hearsay(&["config", "check"]).env("HEARSAY__GATEWAY__LISTEN", "127.0.0.1:9999").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("[gateway]\nlisten = \"127.0.0.1:9999\""), "{text}");
+    let output = hearsay(&["config", "check"]).env("HEARSAY__GATEWAY__LISTN", "x").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(told(&output).contains("HEARSAY__GATEWAY__LISTN"), "{}", told(&output));
+}
+
+#[test]
+fn models_list_has_a_line_for_each() {
+    models();
+    let output = run(&["models", "list"]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let ready = |name: &str| text.lines().any(|line| line.starts_with(name) && line.ends_with("ready"));
+    assert!(ready("moonshine-base-en") && ready("silero-vad"), "{text}");
+    let begun = Instant::now();
+    assert_eq!(run(&["models", "fetch"]).status.code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(10), "everything is cached");
+}
+
+#[test]
+fn transcribe_tells_whose_fault_it_is() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://{nobody}");
+    let (_, recordings) = models();
+    let file = recordings.beckett.to_string_lossy().into_owned();
+    let missing = PathBuf::from("missing.wav").to_string_lossy().into_owned();
+    for (arguments, code, words) in [
+        (vec!["transcribe", "--url", &url, &file], 2, "no token"),
+        (vec!["transcribe", "--url", &url, "--token", "x", &missing], 2, "missing.wav"),
+        (vec!["transcribe", "--url", &url, "--token", "x", &file], 3, "Is the server running?"),
+        (vec!["transcribe", "--url", "https://127.0.0.1", "--token", "x", &file], 2, "http://"),
+    ] {
+        let output = run(&arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", told(&output));
+        assert!(told(&output).contains(words), "{}", told(&output));
+        assert!(output.stdout.is_empty());
+    }
+}
