@@ -68,7 +68,14 @@ pub struct Parts {
     pub tasks: Tasks,
 }
 
-/// A gateway that serves.
+/// The edge of a cluster, before it serves: the address is known and held, and connections wait.
+pub struct Gateway {
+    config: Config,
+    local_addr: SocketAddr,
+    sockets: Vec<std::net::TcpListener>,
+}
+
+/// A gateway that serves until the drain.
 pub struct Running {
     local_addr: SocketAddr,
 }
@@ -79,9 +86,6 @@ impl Running {
         self.local_addr
     }
 }
-
-/// The edge of a cluster.
-pub struct Gateway;
 
 /// Why a gateway did not start.
 #[derive(Debug, thiserror::Error)]
@@ -108,35 +112,53 @@ pub(crate) struct Shared {
 }
 
 impl Gateway {
-    /// Binds, and serves until the drain: then it is unready, accepts nothing more, finishes its streams and closes its
-    /// sockets with the empty close frame, spread over [`Config::drain_spread`].
+    /// Takes the address, with one socket for each of `cores`.
     ///
     /// # Errors
     /// See [`StartError`].
-    pub fn start(config: Config, parts: Parts) -> Result<Running, StartError> {
+    pub fn bind(config: Config, cores: &CoreSet) -> Result<Self, StartError> {
         config.validate().map_err(StartError::Config)?;
+        let listen = |error| StartError::Listen { address: config.listen, error };
+        let sockets = bind(config.listen, cores.len()).map_err(listen)?;
+        let local_addr = sockets[0].local_addr().map_err(listen)?;
+        Ok(Self { config, local_addr, sockets })
+    }
+
+    /// The address, with the port that was free when 0 was asked for.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Serves until the drain: then it is unready, accepts nothing more, finishes its streams and closes its sockets with
+    /// the empty close frame, spread over [`Config::drain_spread`].
+    pub fn serve(self, parts: Parts) -> Running {
         metrics::describe();
+        let Self { config, local_addr, sockets } = self;
         let Parts { gateway, bus, uplinks, hub, cores, auth, admin, readiness, grpc, tasks } = parts;
-        let listen = |address| move |error| StartError::Listen { address, error };
-        let sockets = bind(config.listen, cores.len()).map_err(listen(config.listen))?;
-        let local_addr = sockets[0].local_addr().map_err(listen(config.listen))?;
         let refusals =
             Refusals::new(config.refusals.get(), config.refusals_per_address.get(), config.refusal_delay.get());
         let permits = Arc::new(Semaphore::new(config.connections.get()));
         let shared =
             Arc::new(Shared { config, gateway, bus, uplinks, hub, auth, admin, refusals, tasks, grpc, permits });
-        let accepting = readiness.condition("accepting");
+        let (accepting, recognizers) = (readiness.condition("accepting"), readiness.condition("recognizers"));
+        let first = cores.core(0).handle();
+        let watch = watch_recognizers(Arc::clone(&shared), recognizers);
+        shared.tasks.spawn_background_on(first, "readiness", watch);
+        shared.tasks.spawn_on(first, "drain listeners", drain(Arc::clone(&shared), accepting.clone()));
         for (core, socket) in cores.iter().zip(sockets) {
             let run = accept(Arc::clone(&shared), core.clone(), socket);
             shared.tasks.spawn_on(core.handle(), "accept", run);
         }
         accepting.set(true);
-        let first = cores.core(0).handle();
-        let recognizers = readiness.condition("recognizers");
-        let watch = watch_recognizers(Arc::clone(&shared), recognizers);
-        shared.tasks.spawn_background_on(first, "readiness", watch);
-        shared.tasks.spawn_on(first, "drain listeners", drain(Arc::clone(&shared), accepting));
-        Ok(Running { local_addr })
+        Running { local_addr }
+    }
+
+    /// Binds and serves.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start(config: Config, parts: Parts) -> Result<Running, StartError> {
+        Ok(Self::bind(config, &parts.cores)?.serve(parts))
     }
 }
 
@@ -253,7 +275,12 @@ async fn serve(shared: Arc<Shared>, core: Core, stream: TcpStream, peer: SocketA
         && peer.ip().to_canonical().is_loopback()
     {
         match timeout(handshake, begins_http2(&stream)).await {
-            Ok(Ok(true)) => return serve_grpc(&shared, stream, routes).await,
+            // Not work of its own: its calls are relied on by streams, which the drain waits for.
+            Ok(Ok(true)) => {
+                let serving = serve_grpc(Arc::clone(&shared), stream, routes, permit);
+                shared.tasks.spawn_background("grpc connection", serving);
+                return;
+            }
             Ok(Ok(false)) => {}
             Ok(Err(_)) | Err(_) => return,
         }
@@ -340,7 +367,7 @@ async fn begins_http2(stream: &TcpStream) -> io::Result<bool> {
     }
 }
 
-async fn serve_grpc(shared: &Shared, stream: TcpStream, routes: Routes) {
+async fn serve_grpc(shared: Arc<Shared>, stream: TcpStream, routes: Routes, _permit: Permit) {
     let service = TowerToHyperService::new(routes.prepare());
     let drain = shared.tasks.drain();
     let serving = hyper::server::conn::http2::Builder::new(OnTasks(shared.tasks.clone()))

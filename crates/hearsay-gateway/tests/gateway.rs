@@ -1,0 +1,588 @@
+//! The gateway with its neighbours: real sockets, the log of one process, a scripted recognizer. Numbers in names are those
+//! of the protocol reference's conformance checklist.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use hearsay_auth::Permission;
+use hearsay_bus::Limits;
+use hearsay_runtime::HumanDuration;
+use serde_json::Value;
+use support::{Got, House, config};
+use tokio::{io::AsyncReadExt, io::AsyncWriteExt, net::TcpStream};
+use tokio_tungstenite::tungstenite::{self, Message};
+
+const START: &str = r#"{"type":"start_request","insightTypes":[],"config":{"speechRecognition":{"sampleRateHertz":16000}},"speaker":{"userId":"ana@example.org","name":"Ana"}}"#;
+const STOP: &str = r#"{"type":"stop_request"}"#;
+const STAY: &str = r#"{"type":"start_request","disconnectOnStopRequest":false,"disconnectOnStopRequestTimeout":30}"#;
+
+fn refused(error: tungstenite::Error) -> (u16, Value) {
+    let tungstenite::Error::Http(response) = error else { panic!("{error}") };
+    let body = response.body().as_deref().unwrap_or_default();
+    (response.status().as_u16(), serde_json::from_slice(body).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c01_a_token_is_accepted_from_each_place() {
+    let house = House::open().await;
+    let token = house.token();
+    let plain = house.url("/v1/realtime/insights/m");
+    for (url, headers) in [
+        (house.url(&format!("/v1/realtime/insights/m?access_token={token}")), vec![]),
+        (plain.clone(), vec![("X-API-KEY", token.as_str())]),
+        (plain.clone(), vec![("x-api-key", token.as_str())]),
+        (plain.clone(), vec![("authorization", &*format!("Bearer {token}"))]),
+        (plain.clone(), vec![("sec-websocket-protocol", token.as_str())]),
+    ] {
+        let (mut client, _) = house.handshake(&url, &headers).await.unwrap();
+        client.text("__PING__").await;
+        assert_eq!(client.next().await, Got::Bare("__PONG__".to_owned()));
+    }
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c02_an_offered_subprotocol_is_echoed_and_none_is_invented() {
+    let house = House::open().await;
+    let token = house.token();
+    let offered = [("sec-websocket-protocol", token.as_str())];
+    let (_client, response) = house.handshake(&house.url("/v1/subscribe/m"), &offered).await.unwrap();
+    assert_eq!(response.headers()["sec-websocket-protocol"], token);
+    let key = [("x-api-key", token.as_str())];
+    let (_client, response) = house.handshake(&house.url("/v1/subscribe/m"), &key).await.unwrap();
+    assert!(response.headers().get("sec-websocket-protocol").is_none());
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c03_both_streaming_paths_and_both_spellings_are_one_meeting() {
+    let house = House::open().await;
+    let mut ids = Vec::new();
+    let mut clients = Vec::new();
+    for path in [
+        "/v1/realtime/insights/dXNlckBleGFtcGxlLmNvbQ==",
+        "/v1/streaming/dXNlckBleGFtcGxlLmNvbQ==",
+        "/v1/streaming/dXNlckBleGFtcGxlLmNvbQ%3D%3D",
+    ] {
+        let mut client = house.socket(path).await;
+        ids.push(client.start(START).await);
+        clients.push(client);
+    }
+    assert!(ids.iter().all(|id| *id == ids[0]) && ids[0].len() == 16, "{ids:?}");
+    for path in ["/v1/streaming/-wAmKVF9z8gEKXuVl28dOQ", "/v1/streaming/8d41b6a9-6b4c-4e0e-9d7b-0a5d0f2b7c11"] {
+        let other = house.socket(path).await.start(START).await;
+        assert_ne!(other, ids[0]);
+    }
+    drop(clients);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c04_bad_tokens_are_refused_late_and_slow_nobody_else() {
+    let house = House::open().await;
+    for (path, code) in [
+        ("/v1/streaming/m".to_owned(), 401),
+        ("/v1/streaming/m?access_token=nonsense".to_owned(), 401),
+        (format!("/v1/streaming/m?access_token={}", house.expired_token()), 401),
+        (format!("/v1/streaming/m?access_token={}", house.token_for(&[Permission::Subscribe], None)), 403),
+        (format!("/v1/subscribe/m?access_token={}", house.token_for(&[Permission::Subscribe], Some("x"))), 403),
+    ] {
+        let begun = Instant::now();
+        let (status, body) = refused(house.handshake(&house.url(&path), &[]).await.err().unwrap());
+        assert_eq!(status, code);
+        if code == 401 {
+            assert_eq!(body["message"], "Token validation failed for provided token.");
+        }
+        assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
+    }
+    let url = house.url("/v1/streaming/m?access_token=nonsense");
+    let tries = join_all((0..500).map(|_| house.handshake(&url, &[])));
+    let other = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let begun = Instant::now();
+        let mut client = house.socket("/v1/streaming/other").await;
+        client.start(START).await;
+        begun.elapsed()
+    };
+    let (tries, took) = tokio::join!(tries, other);
+    assert!(tries.into_iter().all(|answer| refused(answer.err().unwrap()).0 == 401));
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c05_credentials_become_a_token_with_an_end() {
+    let house = House::open().await;
+    let (id, secret) = (house.app.id(), house.app.secret().expose());
+    let body = format!(r#"{{"type":"application","appId":"{id}","appSecret":"{secret}"}}"#);
+    let answer = house.http("POST /oauth2/token:generate HTTP/1.1\r\ncontent-type: application/json", &body).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let answer: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    assert_eq!(answer["expiresIn"], 86_400);
+    let token = answer["accessToken"].as_str().unwrap();
+    let (mut client, _) =
+        house.handshake(&house.url("/v1/streaming/m"), &[("x-api-key", token)]).await.unwrap();
+    client.start(START).await;
+    let renewed = house.http(&format!("POST /oauth2/token:refresh HTTP/1.1\r\nx-api-key: {token}"), "{}").await;
+    assert!(renewed.starts_with("HTTP/1.1 200") && renewed.contains("accessToken"), "{renewed}");
+    for (body, status) in [
+        (r#"{"type":"application","appId":"x","appSecret":"y"}"#, "401"),
+        (r#"{"type":"password","username":"x","password":"y"}"#, "400"),
+        (r#"{"appId":1}"#, "400"),
+        ("garbage", "400"),
+        (&*"x".repeat(20_000), "413"),
+    ] {
+        let answer = house.http("POST /oauth2/token:generate HTTP/1.1", body).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        assert!(answer.contains(r#"{"message":"#) && answer.contains("access-control-allow-origin: *"), "{answer}");
+    }
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c06_preflights_pass_from_any_origin() {
+    let house = House::open().await;
+    for path in ["/oauth2/token:generate", "/v1/conversations/x/messages"] {
+        let head = format!(
+            "OPTIONS {path} HTTP/1.1\r\norigin: https://elsewhere.example\r\naccess-control-request-method: POST"
+        );
+        let answer = house.http(&head, "").await.to_lowercase();
+        assert!(answer.starts_with("http/1.1 204"), "{answer}");
+        assert!(answer.contains("access-control-allow-origin: *"), "{answer}");
+        for word in ["get", "post", "put", "patch", "delete", "content-type", "x-api-key", "authorization", "accept"] {
+            assert!(answer.contains(word), "{word}: {answer}");
+        }
+    }
+    let missing = house.http("GET /nonsense HTTP/1.1", "").await;
+    assert!(missing.starts_with("HTTP/1.1 404") && missing.contains(r#"{"message":"#), "{missing}");
+    let wrong = house.http("GET /oauth2/token:generate HTTP/1.1", "").await;
+    assert!(wrong.starts_with("HTTP/1.1 405") && wrong.to_lowercase().contains("allow: post"), "{wrong}");
+    let plain = house.http(&format!("GET /v1/streaming/m HTTP/1.1\r\nx-api-key: {}", house.token()), "").await;
+    assert!(plain.starts_with("HTTP/1.1 426"), "{plain}");
+    let bad = house.http(&format!("GET /v1/streaming/m?history=x HTTP/1.1\r\nx-api-key: {}", house.token()), "").await;
+    assert!(bad.starts_with("HTTP/1.1 400") && bad.contains("history"), "{bad}");
+    for path in ["/healthz", "/readyz"] {
+        assert!(house.http(&format!("GET {path} HTTP/1.1"), "").await.starts_with("HTTP/1.1 200"));
+    }
+    let metrics = house.http("GET /metrics HTTP/1.1", "").await;
+    assert!(metrics.contains("hearsay_gateway_requests_total"), "{metrics}");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c08_starts_are_answered_in_order_with_one_conversation() {
+    let house = House::open().await;
+    let (mut first, mut second) = (house.socket("/v1/streaming/m").await, house.socket("/v1/streaming/m").await);
+    let begun = Instant::now();
+    let conversation = first.start(START).await;
+    assert_eq!(second.start(r#"{"type":"start_request","speaker":null,"trackers":null}"#).await, conversation);
+    assert!(begun.elapsed() < Duration::from_millis(1_000), "{:?}", begun.elapsed());
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c13_audio_counts_from_the_start_request_on_in_any_chunking() {
+    let house = House::open().await;
+    let mut client = house.socket("/v1/streaming/m").await;
+    client.audio(4_000).await;
+    client.text(START).await;
+    for bytes in [1, 3, 2_047, 8_192, 65_535] {
+        client.audio(bytes).await;
+    }
+    client.text(STOP).await;
+    let sum = 1 + 3 + 2_047 + 8_192 + 65_535;
+    let expected = format!("message Heard {sum} bytes.");
+    let all = client.rest().await;
+    assert_eq!(all[..3], ["started_listening", "conversation_created", "recognition_started"]);
+    assert!(all.contains(&expected), "{all:?}");
+    let end = &all[all.len() - 3..];
+    assert_eq!(end, ["conversation_completed", "recognition_stopped", "closed 1000"]);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c14_what_cannot_be_heard_is_refused_and_the_socket_stays() {
+    let house = House::open().await;
+    let mut client = house.socket("/v1/streaming/m").await;
+    for (request, error) in [
+        (r#"{"type":"start_request","config":{"speechRecognition":{"encoding":"MP3"}}}"#, "error unsupported_encoding"),
+        (r#"{"type":"start_request","config":{"speechRecognition":{"sampleRateHertz":7}}}"#, "error invalid_sample_rate"),
+        (r#"{"type":"start_request","config":{"speechRecognition":{"encoding":"FLAC"}}}"#, "error unsupported_encoding"),
+        (r#"{"type":"start_request","hearsay":{"recorded":true}}"#, "error forbidden"),
+        ("garbage", "error invalid_request"),
+        ("[1,2", "error invalid_request"),
+        (STOP, "error not_started"),
+    ] {
+        client.text(request).await;
+        assert_eq!(client.short().await, error, "{request}");
+    }
+    client.start(START).await;
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c15_a_second_start_is_answered_by_the_same_conversation() {
+    let house = House::open().await;
+    let mut client = house.socket("/v1/streaming/m").await;
+    let conversation = client.start(START).await;
+    let other = r#"{"type":"start_request","config":{"sentiment":true,"speechRecognition":{"sampleRateHertz":8000}}}"#;
+    assert_eq!(client.start(other).await, conversation);
+    client.audio(1_000).await;
+    client.text(STOP).await;
+    assert!(client.rest().await.contains(&"message Heard 1000 bytes.".to_owned()));
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c22_a_modified_stream_goes_on_and_says_so() {
+    let house = House::open().await;
+    let mut client = house.socket("/v1/streaming/m").await;
+    client.start(START).await;
+    client.text(r#"{"type":"modify_request","speechRecognition":{"sampleRateHertz":8000}}"#).await;
+    assert_eq!(client.short().await, "session_modified");
+    client.audio(500).await;
+    client.text(r#"{"type":"finalize","id":"here"}"#).await;
+    let mut seen = client.take(3).await;
+    seen.sort();
+    assert_eq!(seen, ["caption Heard 500 bytes.", "finalized", "message Heard 500 bytes."]);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c28_the_python_stop_is_understood_and_the_server_closes() {
+    let house = House::open().await;
+    let mut client = house.socket("/v1/realtime/insights/m?source=python_sdk").await;
+    client.start(START).await;
+    client.audio(100).await;
+    let begun = Instant::now();
+    client.text("{'type': 'stop_request'}").await;
+    let all = client.rest().await;
+    assert_eq!(all, [
+        "caption Heard 100 bytes.",
+        "message Heard 100 bytes.",
+        "conversation_completed",
+        "recognition_stopped",
+        "closed 1000"
+    ]);
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c29_web_sdk_hears_recognition_stopped_first() {
+    let house = House::open().await;
+    let mut client = house.socket("/v1/realtime/insights/m?source=web_sdk").await;
+    client.start(START).await;
+    client.text(STOP).await;
+    assert_eq!(client.rest().await, ["recognition_stopped", "conversation_completed", "closed 1000"]);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c30_a_socket_that_stays_starts_again_in_the_same_conversation() {
+    let house = House::open().await;
+    let mut client = house.socket("/v1/streaming/m").await;
+    let conversation = client.start(STAY).await;
+    for _ in 0..2 {
+        client.text(STOP).await;
+        assert_eq!(client.take(2).await, ["recognition_stopped", "conversation_completed"]);
+        client.audio(100).await;
+        assert_eq!(client.start(STAY).await, conversation);
+        client.audio(200).await;
+        client.text(r#"{"type":"finalize","id":"x"}"#).await;
+        let seen = client.take(3).await;
+        assert!(seen.contains(&"message Heard 200 bytes.".to_owned()), "{seen:?}");
+    }
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c31_an_idle_socket_is_closed() {
+    let house = House::open().await;
+    let mut client = house.socket("/v1/streaming/m").await;
+    client.start(r#"{"type":"start_request","disconnectOnStopRequest":false,"disconnectOnStopRequestTimeout":1}"#).await;
+    let begun = Instant::now();
+    client.text(STOP).await;
+    assert_eq!(client.rest().await, ["recognition_stopped", "conversation_completed", "closed 1000"]);
+    assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c33_keep_alives_are_answered_everywhere() {
+    let house = House::open().await;
+    for path in ["/v1/streaming/m", "/v1/subscribe/m", "/session/subscribe/m"] {
+        let mut client = house.socket(path).await;
+        client.text("__PING__").await;
+        assert_eq!(client.next().await, Got::Bare("__PONG__".to_owned()), "{path}");
+    }
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c35_a_lost_speaker_returns_into_the_conversation_and_a_clean_end_begins_a_new_one() {
+    let house = House::open().await;
+    let mut client = house.socket("/v1/streaming/m").await;
+    let conversation = client.start(START).await;
+    drop(client);
+    let mut client = house.socket("/v1/streaming/m").await;
+    assert_eq!(client.start(START).await, conversation);
+    client.close(3006).await;
+    let mut client = house.socket("/v1/streaming/m").await;
+    assert_eq!(client.start(START).await, conversation);
+    client.text(STOP).await;
+    client.rest().await;
+    let mut client = house.socket("/v1/streaming/m").await;
+    assert_ne!(client.start(START).await, conversation);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c36_the_end_of_a_meeting_reaches_its_listeners() {
+    let limits = Limits { rejoin_grace: Duration::from_millis(500), ..Limits::default() };
+    let house = House::with(config(), limits).await;
+    let mut listener = house.socket("/v1/subscribe/m").await;
+    let mut client = house.socket("/v1/streaming/m").await;
+    client.start(START).await;
+    assert_eq!(listener.short().await, "conversation_created");
+    client.audio(300).await;
+    drop(client);
+    assert_eq!(listener.rest().await, [
+        "caption Heard 300 bytes.",
+        "message Heard 300 bytes.",
+        "conversation_completed",
+        "closed 1000"
+    ]);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c38_silence_ends_the_meeting_for_its_speakers_too() {
+    let limits = Limits { silence: Duration::from_secs(1), ..Limits::default() };
+    let house = House::with(config(), limits).await;
+    let mut client = house.socket("/v1/streaming/m").await;
+    client.start(START).await;
+    assert_eq!(client.rest().await, ["conversation_completed", "recognition_stopped", "closed 1000"]);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c39_speakers_and_listeners_receive_the_same_results() {
+    let house = House::open().await;
+    let mut listener = house.socket("/v1/subscribe/m").await;
+    let mut ana = house.socket("/v1/streaming/m").await;
+    let mut ben = house.socket("/v1/streaming/m").await;
+    ana.start(START).await;
+    ben.start(r#"{"type":"start_request","speaker":{"userId":"ben"}}"#).await;
+    assert_eq!(listener.short().await, "conversation_created");
+    let mut late = house.socket("/v1/subscribe/m").await;
+    assert_eq!(late.short().await, "conversation_created");
+    for round in 1..=3 {
+        ana.audio(round * 100).await;
+        ana.text(r#"{"type":"finalize","id":"x"}"#).await;
+        let frames = async |client: &mut support::Client| {
+            let mut frames = Vec::new();
+            while frames.len() < 2 {
+                match client.next().await {
+                    Got::Json(value) if value["type"] == "finalized" => {}
+                    got => frames.push(got),
+                }
+            }
+            frames
+        };
+        let seen = frames(&mut listener).await;
+        for client in [&mut late, &mut ana, &mut ben] {
+            assert_eq!(frames(client).await, seen);
+        }
+    }
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledgements_count_messages() {
+    let house = House::open().await;
+    let mut client = house.socket("/v1/streaming/m").await;
+    client.text(r#"{"type":"start_request","hearsay":{"ack":true,"health":true}}"#).await;
+    client.take(3).await;
+    client.audio(16_000).await;
+    client.audio(16_000).await;
+    loop {
+        if let Got::Json(value) = client.next().await
+            && value["type"] == "audio_ack"
+        {
+            assert_eq!((value["chunk"].as_u64(), value["ms"].as_u64()), (Some(2), Some(1_000)), "{value}");
+            break;
+        }
+    }
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn oversize_and_malformed_frames_close_with_their_code() {
+    let house = House::open().await;
+    let mut client = house.socket("/v1/streaming/m").await;
+    client.start(START).await;
+    client.socket.send_oversize().await;
+    assert_eq!(client.rest().await, ["error too_large", "closed 1009"]);
+    let mut raw = raw_socket(&house).await;
+    // A text frame of one byte that is no UTF-8.
+    raw.write_all(&[0x81, 0x81, 0, 0, 0, 0, 0xff]).await.unwrap();
+    assert_eq!(close_code(&mut raw).await, 1007);
+    let mut raw = raw_socket(&house).await;
+    // A reserved bit.
+    raw.write_all(&[0xc1, 0x81, 0, 0, 0, 0, 0x61]).await.unwrap();
+    assert_eq!(close_code(&mut raw).await, 1002);
+    // A message in pieces is one message.
+    let mut raw = raw_socket(&house).await;
+    raw.write_all(&[0x01, 0x84, 0, 0, 0, 0]).await.unwrap();
+    raw.write_all(b"__PI").await.unwrap();
+    raw.write_all(&[0x80, 0x84, 0, 0, 0, 0]).await.unwrap();
+    raw.write_all(b"NG__").await.unwrap();
+    let mut pong = [0; 10];
+    raw.read_exact(&mut pong).await.unwrap();
+    assert_eq!(&pong[2..], b"__PONG__");
+    house.close().await;
+}
+
+trait SendOversize {
+    async fn send_oversize(&mut self);
+}
+
+impl<S: futures::Sink<Message> + Unpin> SendOversize for S {
+    async fn send_oversize(&mut self) {
+        // The peer may close while it is being sent.
+        let _ = futures::SinkExt::send(self, Message::binary(vec![0; 65_537])).await;
+    }
+}
+
+async fn raw_socket(house: &House) -> TcpStream {
+    let mut stream = TcpStream::connect(house.address).await.unwrap();
+    let request = format!(
+        "GET /v1/streaming/raw?access_token={} HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        house.token()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    stream
+}
+
+/// Reads frames up to the close.
+async fn close_code(stream: &mut TcpStream) -> u16 {
+    loop {
+        let opcode = stream.read_u8().await.unwrap() & 0x0f;
+        let length = match stream.read_u8().await.unwrap() {
+            126 => usize::from(stream.read_u16().await.unwrap()),
+            length => length.into(),
+        };
+        let mut payload = vec![0; length];
+        stream.read_exact(&mut payload).await.unwrap();
+        if opcode == 8 {
+            return u16::from_be_bytes([payload[0], payload[1]]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn audio_behind_the_handshake_in_one_packet_is_not_lost() {
+    let house = House::open().await;
+    let mut stream = TcpStream::connect(house.address).await.unwrap();
+    let mut bytes = format!(
+        "GET /v1/streaming/raw?access_token={} HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        house.token()
+    )
+    .into_bytes();
+    bytes.extend([0x81, 0x88, 0, 0, 0, 0]);
+    bytes.extend(b"__PING__");
+    stream.write_all(&bytes).await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"__PONG__") {
+        seen.push(stream.read_u8().await.unwrap());
+    }
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn audio_ahead_of_real_time_is_refused() {
+    let config = hearsay_gateway::Config { pace_burst: HumanDuration::from_secs(2), ..config() };
+    let house = House::with(config, Limits::default()).await;
+    let mut client = house.socket("/v1/streaming/m").await;
+    client.start(START).await;
+    for _ in 0..5 {
+        client.audio(16_000).await;
+    }
+    let all = client.rest().await;
+    assert!(all.contains(&"error too_fast".to_owned()) && all.last().unwrap() == "closed 1008", "{all:?}");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_beyond_the_permits_are_told_to_come_back() {
+    let config = hearsay_gateway::Config { connections: 3.try_into().unwrap(), ..config() };
+    let house = House::with(config, Limits::default()).await;
+    // One permit is the recognizer's.
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        held.push(house.socket("/v1/streaming/m").await);
+    }
+    let begun = Instant::now();
+    let answer = house.http("GET /healthz HTTP/1.1", "").await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.to_lowercase().contains("retry-after: "), "{answer}");
+    assert!(begun.elapsed() >= Duration::from_millis(300));
+    drop(held.pop());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(house.http("GET /healthz HTTP/1.1", "").await.starts_with("HTTP/1.1 200"));
+    drop(held);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_finishes_streams_and_closes_with_the_empty_frame() {
+    let house = House::open().await;
+    let mut listener = house.socket("/v1/subscribe/m").await;
+    let mut client = house.socket("/v1/streaming/m").await;
+    client.start(START).await;
+    assert_eq!(listener.short().await, "conversation_created");
+    client.audio(700).await;
+    // The audio is on its way before the drain begins.
+    client.text("__PING__").await;
+    assert_eq!(client.short().await, "__PONG__");
+    house.tasks.begin_drain();
+    let last = ["caption Heard 700 bytes.", "message Heard 700 bytes.", "closed empty"];
+    assert_eq!(client.rest().await, last);
+    let heard = listener.rest().await;
+    assert_eq!(heard.last().unwrap(), "closed empty", "{heard:?}");
+    assert!(!house.readiness.is_ready());
+    let bus = std::sync::Arc::clone(&house.bus);
+    let address = house.address;
+    house.close().await;
+    assert!(TcpStream::connect(address).await.is_err());
+    let meeting = hearsay_protocol::MeetingKey {
+        account: hearsay_protocol::AccountId::dev(),
+        meeting: hearsay_protocol::MeetingId::new("m").unwrap(),
+    };
+    let meta = bus.current(&meeting).await.unwrap().unwrap();
+    assert_eq!(meta.state, hearsay_bus::State::Lingering);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_handshakes_and_silent_connections_are_cut() {
+    let house = House::open().await;
+    let mut silent = TcpStream::connect(house.address).await.unwrap();
+    let mut slow = TcpStream::connect(house.address).await.unwrap();
+    slow.write_all(b"GET / HTTP/1.1\r\nho").await.unwrap();
+    let mut text = String::new();
+    let begun = Instant::now();
+    let _ = silent.read_to_string(&mut text).await;
+    let _ = slow.read_to_string(&mut text).await;
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+    house.close().await;
+}

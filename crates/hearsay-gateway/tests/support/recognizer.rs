@@ -1,0 +1,141 @@
+//! A recognizer that hears bytes: each second of 16 kHz audio is a final that says how many bytes came, and so is what is
+//! left at a finalize or at the end.
+
+use std::{pin::Pin, sync::Arc};
+
+use hearsay_bus::{Batch, Bus};
+use hearsay_protocol::{
+    AudioFormat, ChunkNumber, Encoding, Event, Offset, Position, PublisherId, Restart, Seen, StreamTime, UtteranceId,
+    event::Final,
+};
+use hearsay_rpc::{
+    Ack, MarkerKind, Open, Request, Response,
+    v1::{self, recognizer_server::Recognizer},
+};
+use tokio::sync::mpsc;
+use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
+use tonic::{Status, Streaming};
+
+/// Bytes of a second.
+const SECOND: u64 = 32_000;
+
+#[derive(Clone)]
+pub(crate) struct Scripted {
+    pub(crate) bus: Arc<dyn Bus>,
+}
+
+type Responses = Pin<Box<dyn Stream<Item = Result<v1::RecognizeResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Recognizer for Scripted {
+    type RecognizeStream = Responses;
+
+    async fn recognize(
+        &self,
+        request: tonic::Request<Streaming<v1::RecognizeRequest>>,
+    ) -> Result<tonic::Response<Responses>, Status> {
+        let mut requests = request.into_inner();
+        let first = requests.next().await.ok_or_else(|| Status::invalid_argument("empty"))??;
+        let Request::Open(open) = Request::try_from(first).unwrap() else { panic!("open comes first") };
+        if open.config.format.encoding == Encoding::Flac {
+            return Err(Status::unimplemented("encoding FLAC is not heard here; LINEAR16 is accepted"));
+        }
+        let (answers, responses) = mpsc::channel(16);
+        let mut lane = Lane { bus: Arc::clone(&self.bus), open: *open, chunk: 0, heard: 0, published: 0, answers };
+        #[expect(clippy::disallowed_methods, reason = "ends with its call")]
+        tokio::spawn(async move {
+            lane.answer(Response::Opened).await;
+            while let Some(Ok(request)) = requests.next().await {
+                if !lane.take(Request::try_from(request).unwrap()).await {
+                    return;
+                }
+            }
+        });
+        Ok(tonic::Response::new(Box::pin(ReceiverStream::new(responses))))
+    }
+}
+
+struct Lane {
+    bus: Arc<dyn Bus>,
+    open: Open,
+    chunk: u64,
+    heard: u64,
+    published: u64,
+    answers: mpsc::Sender<Result<v1::RecognizeResponse, Status>>,
+}
+
+impl Lane {
+    async fn answer(&self, response: Response) {
+        let _ = self.answers.send(Ok(response.into())).await;
+    }
+
+    async fn take(&mut self, request: Request) -> bool {
+        match request {
+            Request::Open(_) => panic!("opened twice"),
+            Request::Chunk { number, data } => {
+                self.chunk = number.0 + 1;
+                self.heard += data.len() as u64;
+                if self.heard - self.published >= SECOND {
+                    self.publish().await;
+                }
+            }
+            Request::Marker(marker) => match marker.kind {
+                MarkerKind::Finalize(id) => {
+                    let position = self.publish().await;
+                    self.answer(Response::Finalized { id, position }).await;
+                }
+                MarkerKind::End => {
+                    let position = self.publish().await;
+                    self.answer(Response::Ended { position }).await;
+                    return false;
+                }
+                MarkerKind::Config(config) => self.open.config = *config,
+                MarkerKind::Reanchor(_) => {}
+            },
+        }
+        true
+    }
+
+    /// What was heard since the last time, if anything.
+    async fn publish(&mut self) -> Position {
+        let time = |bytes: u64| StreamTime(bytes * 1_000_000 / SECOND);
+        let (from, through) = (time(self.published), time(self.heard));
+        let Open { key, stream, participant, generation, origin, .. } = self.open.clone();
+        let spoken = Final {
+            stream,
+            utterance: UtteranceId::after_cut(stream, from),
+            participant,
+            origin,
+            start: from,
+            end: through,
+            text: format!("Heard {} bytes.", self.heard - self.published),
+            language: "en-US".to_owned(),
+            confidence: 0.9,
+            words: Vec::new(),
+        };
+        let restart = Restart {
+            chunk: ChunkNumber(self.chunk),
+            at: through,
+            bytes_before: self.heard,
+            format: AudioFormat::default(),
+            headers: Default::default(),
+        };
+        let events = if self.heard > self.published { vec![Event::Final(Arc::new(spoken))] } else { Vec::new() };
+        let batch = Batch {
+            publisher: PublisherId::Stream(stream),
+            generation,
+            from: from.0,
+            through: through.0,
+            events,
+            restart: Some(restart.clone()),
+            seen: Seen::NOTHING,
+        };
+        let Ok(published) = self.bus.publish(&key, batch).await else {
+            return Position { epoch: hearsay_protocol::Epoch(0), offset: Offset::START };
+        };
+        self.published = self.heard;
+        let top = published.top;
+        self.answer(Response::Ack(Ack { through_chunk: ChunkNumber(self.chunk), through, restart, top })).await;
+        published.position
+    }
+}
