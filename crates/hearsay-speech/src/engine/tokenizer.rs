@@ -29,7 +29,7 @@ impl Tokenizer {
         Self::parse(&file).ok_or_else(|| failed("it is not a list of tokens with their lengths".into()))
     }
 
-    fn parse(mut file: &[u8]) -> Option<Self> {
+    pub(super) fn parse(mut file: &[u8]) -> Option<Self> {
         let mut tokens = Vec::new();
         while let Some((&first, rest)) = file.split_first() {
             let (length, rest) = if first < 128 {

@@ -102,7 +102,7 @@ impl<S: Session> Loop<'_, S> {
     fn pick(&self, scores: &[f32], place: usize, banned: &[(usize, u32)]) -> Result<(u32, f32), EngineError> {
         let allowed = |token: u32| match token {
             END => place >= self.bounds.least,
-            token => token >= FIRST_TEXT && place < self.bounds.most && !banned.iter().any(|it| *it == (place, token)),
+            token => token >= FIRST_TEXT && place < self.bounds.most && !banned.contains(&(place, token)),
         };
         let mut best = (END, f32::NEG_INFINITY);
         for (token, score) in (0..self.tokenizer.len() as u32).zip(scores) {

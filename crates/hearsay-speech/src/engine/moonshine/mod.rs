@@ -132,6 +132,10 @@ impl<S: backend::Session> Decoder for MoonshineDecoder<S> {
         if request.cancelled.load(std::sync::atomic::Ordering::Relaxed) {
             return Err(EngineError::Cancelled);
         }
+        if !request.samples.iter().all(|it| it.is_finite()) {
+            // On 8-bit integers they would pass for silence.
+            return Err(EngineError::Model("the samples are not numbers".into()));
+        }
         let mut samples = Cow::Borrowed(request.samples);
         if samples.len() < MIN_SAMPLES {
             samples.to_mut().resize(MIN_SAMPLES, 0.0);
