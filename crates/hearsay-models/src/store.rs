@@ -399,3 +399,180 @@ impl Receipt {
         File::open(&path).and_then(|it| it.sync_all()).map_err(Error::io("write", &path))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write as _,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        thread,
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::{
+        pip::{Command, Finished},
+        progress::Silent,
+    };
+
+    /// A pip without network: counts downloads, and brings what it is given.
+    #[derive(Clone, Default)]
+    struct Desk {
+        brings: Option<Arc<Vec<u8>>>,
+        downloads: Arc<AtomicUsize>,
+    }
+
+    impl Runner for Desk {
+        fn run(&self, command: &Command) -> io::Result<Finished> {
+            let said = |it: &str| command.arguments.iter().position(|argument| argument == it);
+            if said("--version").is_some() {
+                return Ok(Finished { success: true, stdout: "pip 25.1 from x".into(), ..Finished::default() });
+            }
+            self.downloads.fetch_add(1, Ordering::Relaxed);
+            let Some(brings) = &self.brings else { return Ok(Finished::default()) };
+            let folder = Path::new(&command.arguments[said("--dest").unwrap() + 1]);
+            fs::write(folder.join("brought-1.0-py3-none-any.whl"), &**brings)?;
+            Ok(Finished { success: true, ..Finished::default() })
+        }
+    }
+
+    fn store(folder: &Path, desk: &Desk) -> ModelStore {
+        ModelStore::with_runner(folder.to_owned(), Box::new(desk.clone()))
+    }
+
+    /// Puts an item there as a fetch would have.
+    fn put(store: &ModelStore, item: Item, files: &[&str]) {
+        let folder = store.item_folder(item);
+        fs::create_dir_all(&folder).unwrap();
+        for name in files {
+            fs::write(folder.join(name), format!("content of {name}")).unwrap();
+        }
+        Receipt::of(&folder).unwrap().write(&folder).unwrap();
+    }
+
+    fn put_all(store: &ModelStore) {
+        put(store, Item::Moonshine, &[ENCODER, DECODER, TOKENIZER]);
+        put(store, Item::Silero, &[SILERO]);
+    }
+
+    fn state(store: &ModelStore, item: Item) -> State {
+        store.list().into_iter().find(|it| it.item == item).unwrap().state
+    }
+
+    #[test]
+    fn nothing_is_run_when_everything_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let desk = Desk::default();
+        let store = store(folder.path(), &desk);
+        put_all(&store);
+        let models = store.fetch(&mut Silent).unwrap();
+        assert!(models.moonshine.decoder.ends_with("moonshine-base-en-0.1.4-r1/decoder.onnx"));
+        assert!(models.silero.is_file());
+        assert_eq!(store.locate().unwrap(), models);
+        assert_eq!(desk.downloads.load(Ordering::Relaxed), 0);
+        assert!(!store.folder.join("lock").exists(), "a folder that cannot be written will do");
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path(), &Desk::default());
+        put(&store, Item::Silero, &[SILERO]);
+        let error = store.locate().unwrap_err();
+        assert_eq!(error.missing, [Item::Moonshine]);
+        let text = error.to_string();
+        assert!(text.contains("moonshine-base-en is missing") && text.contains("`hearsay models fetch`"), "{text}");
+        assert!(text.contains(folder.path().to_str().unwrap()), "{text}");
+        assert_eq!(state(&store, Item::Moonshine), State::Missing);
+        assert_eq!(state(&store, Item::Silero), State::Ready);
+    }
+
+    #[test]
+    fn a_half_written_folder_counts_as_missing_and_a_changed_file_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let desk = Desk::default();
+        let store = store(folder.path(), &desk);
+        put_all(&store);
+        let decoder = store.item_folder(Item::Moonshine).join(DECODER);
+        let content = fs::read(&decoder).unwrap();
+        fs::write(&decoder, &content[1..]).unwrap();
+        assert_eq!(store.locate().unwrap_err().missing, [Item::Moonshine]);
+        assert!(store.fetch(&mut Silent).is_err());
+        assert_eq!(desk.downloads.load(Ordering::Relaxed), 1, "it was asked for again");
+        // Of the same size: only looked for by those who read everything.
+        fs::write(&decoder, vec![b'x'; content.len()]).unwrap();
+        store.locate().unwrap();
+        assert_eq!(state(&store, Item::Moonshine), State::Damaged("decoder.onnx has changed".into()));
+        assert!(store.repair(&mut Silent).is_err());
+        assert_eq!(desk.downloads.load(Ordering::Relaxed), 2);
+        fs::remove_file(store.item_folder(Item::Silero).join(RECEIPT)).unwrap();
+        assert!(matches!(state(&store, Item::Silero), State::Damaged(_)));
+    }
+
+    #[test]
+    fn another_package_than_the_pinned_one_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let desk = Desk { brings: Some(Arc::new(b"something else".to_vec())), ..Desk::default() };
+        let store = store(folder.path(), &desk);
+        let error = store.fetch(&mut Silent).unwrap_err();
+        let Error::Checksum { package, expected, .. } = &error else { panic!("{error}") };
+        assert_eq!(package, "moonshine_cpp 0.1.4");
+        assert_eq!(expected, Item::Moonshine.package().wheels[0].sha256);
+        assert!(store.locate().is_err());
+        // Nor at the next start.
+        assert!(store.fetch(&mut Silent).is_err());
+        assert_eq!(desk.downloads.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_damaged_package_of_an_earlier_start_is_fetched_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let desk = Desk::default();
+        let store = store(folder.path(), &desk);
+        fs::create_dir_all(&store.folder).unwrap();
+        let package = store.folder.join("moonshine_cpp-0.1.4.whl");
+        fs::write(&package, b"half a pack").unwrap();
+        assert!(matches!(store.fetch(&mut Silent), Err(Error::Fetch { .. })));
+        assert!(!package.exists());
+        assert_eq!(desk.downloads.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn whoever_comes_second_waits_and_finds_everything() {
+        let folder = tempfile::tempdir().unwrap();
+        let desk = Desk::default();
+        let store = store(folder.path(), &desk);
+        fs::create_dir_all(&store.folder).unwrap();
+        let held = store.lock(&mut Silent).unwrap();
+        thread::scope(|scope| {
+            let second = scope.spawn(|| store.fetch(&mut Silent));
+            thread::sleep(Duration::from_millis(100));
+            assert!(!second.is_finished(), "it does not wait");
+            put_all(&store);
+            drop(held);
+            second.join().unwrap().unwrap();
+        });
+        assert_eq!(desk.downloads.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_library_for_another_machine_is_refused_by_name() {
+        let error = wheel_for(Item::OnnxRuntime, "riscv64").unwrap_err().to_string();
+        assert_eq!(error, "onnxruntime exists for x86_64 only, and this machine is riscv64");
+        assert!(wheel_for(Item::Moonshine, "riscv64").is_ok());
+    }
+
+    #[test]
+    fn a_receipt_knows_every_file() {
+        let folder = tempfile::tempdir().unwrap();
+        File::create(folder.path().join("b")).unwrap().write_all(b"abc").unwrap();
+        File::create(folder.path().join("a")).unwrap();
+        let receipt = Receipt::of(folder.path()).unwrap();
+        let files: Vec<_> = receipt.files.iter().map(|it| (it.name.as_str(), it.size)).collect();
+        assert_eq!(files, [("a", 0), ("b", 3)]);
+        assert!(receipt.files[1].sha256.starts_with("ba7816bf"));
+    }
+}

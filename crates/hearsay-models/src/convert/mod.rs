@@ -13,6 +13,8 @@ mod onnx;
 mod ort_file;
 mod quantize;
 mod split;
+#[cfg(test)]
+mod tests;
 
 use prost::Message as _;
 

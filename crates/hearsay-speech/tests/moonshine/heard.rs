@@ -72,9 +72,7 @@ impl Recording {
                     let cut = if frame - *last >= PAUSE {
                         Some(*last + 1)
                     } else if frame - *start >= LONGEST {
-                        let quietest =
-                            (*start + LONGEST / 2..frame).min_by(|a, b| self.voice[*a].total_cmp(&self.voice[*b]));
-                        quietest
+                        (*start + LONGEST / 2..frame).min_by(|a, b| self.voice[*a].total_cmp(&self.voice[*b]))
                     } else {
                         None
                     };

@@ -78,7 +78,7 @@ pub struct MoonshineEngine {
 enum Loaded {
     Pure(pure::Pure),
     #[cfg(feature = "onnxruntime")]
-    OnnxRuntime(onnxruntime::Shared),
+    OnnxRuntime(Box<onnxruntime::Shared>),
 }
 
 /// Longer audio makes the model repeat itself.
@@ -98,7 +98,7 @@ impl MoonshineEngine {
         let loaded = match &options.runtime {
             Runtime::Pure { prepack } => Loaded::Pure(pure::Pure::load(paths, *prepack)?),
             #[cfg(feature = "onnxruntime")]
-            Runtime::OnnxRuntime(with) => Loaded::OnnxRuntime(onnxruntime::Shared::load(paths, with)?),
+            Runtime::OnnxRuntime(with) => Loaded::OnnxRuntime(Box::new(onnxruntime::Shared::load(paths, with)?)),
         };
         Ok(Self { loaded, tokenizer })
     }

@@ -47,12 +47,12 @@ impl Shared {
             let providers =
                 self.providers.iter().map(|it| provider(it)).collect::<Result<Vec<_>, _>>().map_err(failed)?;
             let built = || -> Result<Ort, ort::Error> {
-                Ok(Ort::builder(&self.environment)?
+                Ort::builder(&self.environment)?
                     .with_optimization_level(GraphOptimizationLevel::Level3)?
                     .with_intra_threads(1)?
                     .with_intra_op_spinning(false)?
                     .with_execution_providers(providers)?
-                    .commit_from_file(path)?)
+                    .commit_from_file(path)
             };
             built().map_err(|error| failed(error.to_string()))
         };
