@@ -857,7 +857,12 @@ impl Listeners {
         let steps = pace.until.saturating_duration_since(now).as_nanos() / DRAIN_STEP.as_nanos() + 1;
         let left = (pace.at..self.slots.len())
             .filter(|&index| matches!(&self.slots[index], Slot::Row(row) if !row.flags.closing));
-        let share = (left.count() as u128).div_ceil(steps);
+        let left = left.count();
+        if left == 0 {
+            // What is behind is vacant, or closing already.
+            pace.at = self.slots.len();
+        }
+        let share = (left as u128).div_ceil(steps);
         let mut closed = 0;
         while closed < share && pace.at < self.slots.len() {
             if matches!(&self.slots[pace.at], Slot::Row(row) if !row.flags.closing) {
