@@ -48,6 +48,8 @@ const BACKLOG: i32 = 4_096;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often readiness follows the recognizers' health.
 const READINESS_EVERY: Duration = Duration::from_millis(500);
+/// How much longer than its spread the closing of listeners may take.
+const DRAIN_SLACK: Duration = Duration::from_secs(2);
 /// How every HTTP/2 connection begins; four bytes tell it from HTTP/1.
 const HTTP2: &[u8; 4] = b"PRI ";
 
@@ -198,7 +200,10 @@ async fn watch_recognizers(shared: Arc<Shared>, recognizers: Condition) {
 async fn drain(shared: Arc<Shared>, accepting: Condition) {
     shared.tasks.drain().cancelled().await;
     accepting.set(false);
-    shared.hub.drain(shared.config.drain_spread.get()).await;
+    let spread = shared.config.drain_spread.get();
+    if timeout(spread + DRAIN_SLACK, shared.hub.drain(spread)).await.is_err() {
+        tracing::warn!("listeners were not all asked to return in time");
+    }
 }
 
 async fn accept(shared: Arc<Shared>, core: Core, socket: std::net::TcpListener) {

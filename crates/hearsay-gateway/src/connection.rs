@@ -364,7 +364,10 @@ impl Connection {
     async fn finish(&mut self, how: StreamEnd) {
         let Some(Live { key, stream, uplink, mut publisher, .. }) = self.live.take() else { return };
         let finished = uplink.finish(self.shared.config.flush.get()).await;
-        if !finished.complete {
+        // Where the conversation is over or the stream is another's, nobody waits for more.
+        let released =
+            matches!(finished.error, Some(UplinkError::Fenced | UplinkError::Refused(Refusal::Ended | Refusal::Gone)));
+        if !finished.complete && !released {
             tracing::warn!(%key, stream = %stream.0, error = ?finished.error, "a stream's last words may be missing");
         }
         if let Some(last) = finished.last

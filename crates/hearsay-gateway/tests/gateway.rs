@@ -123,8 +123,7 @@ async fn c05_credentials_become_a_token_with_an_end() {
     let answer: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
     assert_eq!(answer["expiresIn"], 86_400);
     let token = answer["accessToken"].as_str().unwrap();
-    let (mut client, _) =
-        house.handshake(&house.url("/v1/streaming/m"), &[("x-api-key", token)]).await.unwrap();
+    let (mut client, _) = house.handshake(&house.url("/v1/streaming/m"), &[("x-api-key", token)]).await.unwrap();
     client.start(START).await;
     let renewed = house.http(&format!("POST /oauth2/token:refresh HTTP/1.1\r\nx-api-key: {token}"), "{}").await;
     assert!(renewed.starts_with("HTTP/1.1 200") && renewed.contains("accessToken"), "{renewed}");
@@ -209,8 +208,14 @@ async fn c14_what_cannot_be_heard_is_refused_and_the_socket_stays() {
     let mut client = house.socket("/v1/streaming/m").await;
     for (request, error) in [
         (r#"{"type":"start_request","config":{"speechRecognition":{"encoding":"MP3"}}}"#, "error unsupported_encoding"),
-        (r#"{"type":"start_request","config":{"speechRecognition":{"sampleRateHertz":7}}}"#, "error invalid_sample_rate"),
-        (r#"{"type":"start_request","config":{"speechRecognition":{"encoding":"FLAC"}}}"#, "error unsupported_encoding"),
+        (
+            r#"{"type":"start_request","config":{"speechRecognition":{"sampleRateHertz":7}}}"#,
+            "error invalid_sample_rate",
+        ),
+        (
+            r#"{"type":"start_request","config":{"speechRecognition":{"encoding":"FLAC"}}}"#,
+            "error unsupported_encoding",
+        ),
         (r#"{"type":"start_request","hearsay":{"recorded":true}}"#, "error forbidden"),
         ("garbage", "error invalid_request"),
         ("[1,2", "error invalid_request"),
@@ -260,13 +265,16 @@ async fn c28_the_python_stop_is_understood_and_the_server_closes() {
     let begun = Instant::now();
     client.text("{'type': 'stop_request'}").await;
     let all = client.rest().await;
-    assert_eq!(all, [
-        "caption Heard 100 bytes.",
-        "message Heard 100 bytes.",
-        "conversation_completed",
-        "recognition_stopped",
-        "closed 1000"
-    ]);
+    assert_eq!(
+        all,
+        [
+            "caption Heard 100 bytes.",
+            "message Heard 100 bytes.",
+            "conversation_completed",
+            "recognition_stopped",
+            "closed 1000"
+        ]
+    );
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     house.close().await;
 }
@@ -303,7 +311,9 @@ async fn c30_a_socket_that_stays_starts_again_in_the_same_conversation() {
 async fn c31_an_idle_socket_is_closed() {
     let house = House::open().await;
     let mut client = house.socket("/v1/streaming/m").await;
-    client.start(r#"{"type":"start_request","disconnectOnStopRequest":false,"disconnectOnStopRequestTimeout":1}"#).await;
+    client
+        .start(r#"{"type":"start_request","disconnectOnStopRequest":false,"disconnectOnStopRequestTimeout":1}"#)
+        .await;
     let begun = Instant::now();
     client.text(STOP).await;
     assert_eq!(client.rest().await, ["recognition_stopped", "conversation_completed", "closed 1000"]);
@@ -350,12 +360,10 @@ async fn c36_the_end_of_a_meeting_reaches_its_listeners() {
     assert_eq!(listener.short().await, "conversation_created");
     client.audio(300).await;
     drop(client);
-    assert_eq!(listener.rest().await, [
-        "caption Heard 300 bytes.",
-        "message Heard 300 bytes.",
-        "conversation_completed",
-        "closed 1000"
-    ]);
+    assert_eq!(
+        listener.rest().await,
+        ["caption Heard 300 bytes.", "message Heard 300 bytes.", "conversation_completed", "closed 1000"]
+    );
     house.close().await;
 }
 
