@@ -920,14 +920,24 @@ impl CatchUp {
         let mut retry = RETRY.0;
         loop {
             match self.hub.bus.read(&self.key, at, PAGE).await {
+                // A position nothing has reached: whatever it was, it is not on this log.
+                Ok(Read::Page(page)) if page.top.offset < at.offset => {
+                    metrics::gap_told(wire::Gap::Lost.name());
+                    self.scene.epoch = page.epoch;
+                    let to = self.scene.position(page.top.offset);
+                    let from = at.position().unwrap_or(to);
+                    frame::put_text(&wire::gap(from, to, wire::Gap::Lost), &mut prelude);
+                    at = Seen { epoch: Some(page.epoch), ..page.top };
+                }
                 Ok(Read::Gap { reason, resume }) => {
                     let reason = follow::gap_reason(reason, &resume);
                     let to = resume.position().unwrap_or(self.scene.position(resume.offset));
                     let from = at.position().unwrap_or(to);
                     metrics::gap_told(reason.name());
                     frame::put_text(&wire::gap(from, to, reason), &mut prelude);
-                    // Another conversation's listener reads this one from its start; what is lost is shown as a picture.
-                    if reason != wire::Gap::Conversation && joiner.history != History::All {
+                    // Behind a branch, or in another conversation, all that follows is there to be read. What is too old
+                    // is shown as a picture.
+                    if matches!(reason, wire::Gap::Retention | wire::Gap::Lost) {
                         joiner.history = History::Snapshot;
                     }
                     joiner.since = joiner.since.or(Some(from));

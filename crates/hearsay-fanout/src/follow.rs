@@ -78,12 +78,11 @@ impl Follower {
     /// The log's own word on its end.
     pub(crate) fn tail(&mut self, tail: &Tail) {
         let Some(meta) = &tail.meta else { return };
-        if let Some(position) = meta.top.position() {
-            self.compare(position);
-            let other = |check: u64| meta.top.check.is_some_and(|top| top != check);
-            if meta.top.offset == self.at.offset && self.at.check.is_some_and(other) {
-                self.behind = true;
-            }
+        // A lower end is an answer that is late, or a log that lost its newest entries: the read knows, by the check.
+        let same = (meta.top.epoch, meta.top.offset) == (self.at.epoch, self.at.offset);
+        let other = self.at.check.is_some_and(|check| meta.top.check.is_some_and(|top| top != check));
+        if !same || other {
+            self.behind = true;
         }
     }
 
@@ -151,7 +150,7 @@ pub(crate) fn gap_reason(reason: hearsay_bus::GapReason, resume: &Seen) -> wire:
     use hearsay_bus::GapReason;
     use hearsay_protocol::Offset;
     match reason {
-        GapReason::Branch if resume.offset == Offset::START => wire::Gap::Conversation,
+        GapReason::Branch | GapReason::Lost if resume.offset == Offset::START => wire::Gap::Conversation,
         GapReason::Branch => wire::Gap::Branch,
         GapReason::Retention => wire::Gap::Retention,
         GapReason::Lost => wire::Gap::Lost,

@@ -23,7 +23,6 @@ mod listeners;
 mod lobby;
 mod metrics;
 mod outbox;
-mod sentences;
 mod snapshot;
 mod view;
 

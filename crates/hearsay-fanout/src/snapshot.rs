@@ -1,37 +1,27 @@
 //! The conversation as it is at one position, for joiners that want to begin with a whole picture.
 //!
-//! A pure fold of entries. Kept by a feed only once somebody asked, moved on with every entry, written once per view and
-//! position. Bounded: the last [`Picture::MESSAGES`] messages that can be asked for, and as many insights.
+//! Kept by a feed only once somebody asked, moved on with every entry, written once per view and position. The shapes are
+//! those of REST.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
-use hearsay_bus::{Body, Entry, Seen};
+use hearsay_bus::{Entry, Seen};
+use hearsay_conversation::{Conversation, sentences};
 use hearsay_protocol::{
-    ConversationId, EventId, ParticipantId, Position, StreamTime, Timestamp,
-    event::{Event, Final, Insight, InsightBody, Partial, Participant, SpokenWord},
+    ConversationId, Position, StreamTime, Timestamp,
+    event::{InsightBody, Partial, Participant, SpokenWord},
     wire::{self, User},
 };
 use serde::Serialize;
-use std::sync::Arc;
 
-use crate::{Audience, frame, sentences::sentences};
+use crate::{Audience, frame};
 
-/// A fold of the log up to [`Picture::at`].
+/// The fold of the log up to [`Picture::at`].
 #[derive(Default)]
 pub(crate) struct Picture {
     pub(crate) at: Option<Seen>,
-    title: String,
-    started: Timestamp,
-    ended: Option<Timestamp>,
-    members: BTreeMap<ParticipantId, Arc<Participant>>,
-    finals: VecDeque<Arc<Final>>,
-    /// Sentences in `finals`.
-    kept: usize,
-    /// Sentences there were.
-    messages: usize,
-    insights: VecDeque<EventId>,
-    newest: BTreeMap<EventId, Arc<Insight>>,
+    fold: Conversation,
 }
 
 #[derive(Serialize)]
@@ -106,7 +96,7 @@ struct OpenPartial<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Conversation<'a> {
+struct Shape<'a> {
     id: String,
     r#type: &'static str,
     name: &'a str,
@@ -121,53 +111,9 @@ struct Conversation<'a> {
 }
 
 impl Picture {
-    /// Most that is kept of messages, and of insights.
-    pub(crate) const MESSAGES: usize = 1_000;
-
     pub(crate) fn apply(&mut self, entry: &Entry, at: Seen) {
         self.at = Some(at);
-        let Body::Event(event) = &entry.body else { return };
-        match event {
-            Event::Started(started) => {
-                self.started = started.at;
-                self.title.clone_from(&started.title);
-            }
-            Event::Joined(who) => {
-                self.members.insert(who.id, Arc::clone(who));
-            }
-            Event::StreamStarted(started) => {
-                self.members.insert(started.participant.id, Arc::clone(&started.participant));
-            }
-            Event::Final(spoken) => {
-                self.finals.push_back(Arc::clone(spoken));
-                let added = sentences(spoken).len();
-                self.kept += added;
-                self.messages += added;
-                while self.kept > Self::MESSAGES
-                    && let Some(first) = self.finals.front()
-                {
-                    self.kept -= sentences(first).len();
-                    self.finals.pop_front();
-                }
-            }
-            Event::Insight(insight) => {
-                match self.newest.get_mut(&insight.id) {
-                    Some(newest) if newest.revision <= insight.revision => *newest = Arc::clone(insight),
-                    Some(_) => (),
-                    None => {
-                        self.newest.insert(insight.id, Arc::clone(insight));
-                        self.insights.push_back(insight.id);
-                    }
-                }
-                if self.insights.len() > Self::MESSAGES
-                    && let Some(oldest) = self.insights.pop_front()
-                {
-                    self.newest.remove(&oldest);
-                }
-            }
-            Event::Ended(ended) => self.ended = Some(ended.at),
-            Event::Left(_) | Event::ConfigChanged(_) | Event::StreamEnded(_) => (),
-        }
+        self.fold.apply(entry);
     }
 
     /// One `snapshot` frame.
@@ -179,16 +125,16 @@ impl Picture {
         partials: impl Iterator<Item = &'a Arc<Partial>>,
         limit: usize,
     ) -> Bytes {
-        let mut messages = Vec::new();
+        let (mut messages, mut truncated) = (VecDeque::new(), false);
         let place = |origin: Timestamp, time: StreamTime| time.at(origin).iso8601();
-        for spoken in &self.finals {
+        for spoken in self.fold.finals() {
             let word = |word: &'_ SpokenWord| (place(spoken.origin, word.start), place(spoken.origin, word.end));
             for sentence in sentences(spoken) {
                 let words = sentence.words.iter().map(|spoken| {
                     let (start_time, end_time) = word(spoken);
                     Word { word: &spoken.text, start_time, end_time, score: spoken.confidence }
                 });
-                messages.push(Message {
+                messages.push_back(Message {
                     id: sentence.id,
                     text: sentence.text,
                     from: Member::from(&*spoken.participant),
@@ -199,13 +145,14 @@ impl Picture {
                     conversation_id: conversation.to_string(),
                     words: words.collect(),
                 });
+                if messages.len() > limit {
+                    messages.pop_front();
+                    truncated = true;
+                }
             }
         }
-        let shown = messages.split_off(messages.len().saturating_sub(limit));
-        let truncated = shown.len() < self.messages;
         let (mut insights, mut topics) = (Vec::new(), Vec::new());
-        let seen = self.insights.iter().filter_map(|id| self.newest.get(id));
-        for insight in seen.filter(|insight| !insight.retracted && !audience.view.hides(insight)) {
+        for insight in self.fold.insights().filter(|insight| !audience.view.hides(insight)) {
             let (list, kind, assignee, due) = match &insight.body {
                 InsightBody::Question => (&mut insights, "question", None, None),
                 InsightBody::ActionItem { assignee, due } => {
@@ -239,14 +186,14 @@ impl Picture {
             user: User::from(&*partial.participant),
             time_offset: partial.start.millis(),
         });
-        let conversation = Conversation {
+        let conversation = Shape {
             id: conversation.to_string(),
             r#type: "meeting",
-            name: &self.title,
-            start_time: self.started.iso8601(),
-            end_time: self.ended.map(Timestamp::iso8601),
-            members: self.members.values().map(|who| Member::from(&**who)).collect(),
-            messages: shown,
+            name: &self.fold.title,
+            start_time: self.fold.started.iso8601(),
+            end_time: self.fold.ended.map(|(at, _)| at.iso8601()),
+            members: self.fold.members.values().map(|who| Member::from(&**who)).collect(),
+            messages: messages.into(),
             insights,
             topics,
             partials: partials.collect(),

@@ -9,16 +9,14 @@
 
 use bytes::Bytes;
 use hearsay_bus::{Body, Entry};
+use hearsay_conversation::{Sentence, sentences};
 use hearsay_protocol::{
     ConversationId, Epoch, Event, Offset, Position,
     event::{Ephemeral, Final, Insight, InsightBody, Partial, Participant, SpeakerConfig},
     wire::{self, InsightType, Place, User},
 };
 
-use crate::{
-    frame,
-    sentences::{Sentence, sentences},
-};
+use crate::frame;
 
 /// The protocol a reader expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -333,6 +333,11 @@ async fn a_position_of_another_conversation_is_a_gap_and_then_the_current_one() 
     let gap = "gap conversation 12345699:17 0badcafe:0";
     let mut back = house.listen("again", Wants { since: Some(foreign), ..wants() });
     back.expect(&["conversation_created", gap, "final Hello. after 1", "message Hello. at 2"]).await;
+    // Nobody has been there yet.
+    let mut ahead = house.listen("again", Wants { since: Some(at(99)), ..wants() });
+    ahead.expect(&["conversation_created", "gap lost 0badcafe:99 0badcafe:2"]).await;
+    house.bus.append(&key, said(2, "Again."));
+    ahead.expect(&["final Again. after 2", "message Again. at 3"]).await;
     // It came before the new conversation began.
     let mut early = house.listen("later", Wants { since: Some(at(5)), ..wants() });
     tokio::time::sleep(Duration::from_secs(1)).await;

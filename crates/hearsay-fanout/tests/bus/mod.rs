@@ -317,13 +317,13 @@ impl Bus for FakeBus {
             let known = |epoch: Epoch| epoch.0 & 0xff == conversation.epoch & 0xff;
             let start = Seen { epoch: Some(Epoch(conversation.epoch)), offset: Offset::START, check: None };
             if after.epoch.is_some_and(|epoch| !known(epoch)) {
-                return Ok(Read::Gap { reason: GapReason::Branch, resume: start });
+                return Ok(Read::Gap { reason: GapReason::Lost, resume: start });
             }
             let newest = conversation.top();
-            if after.offset > newest.offset {
+            if after.offset > newest.offset && after.epoch != newest.epoch {
                 return Ok(Read::Gap { reason: GapReason::Branch, resume: newest });
             }
-            let from = after.offset.0 as usize;
+            let from = (after.offset.0 as usize).min(conversation.entries.len());
             let entries = conversation.entries[from..].iter().take(max).cloned().collect();
             Ok(Read::Page(Page { epoch: Epoch(conversation.epoch), entries, top: newest }))
         }))
