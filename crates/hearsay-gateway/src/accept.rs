@@ -38,6 +38,7 @@ use crate::{
     connection::Speaker,
     http_api::{self, Upgrade},
     metrics,
+    records::MAX_READERS,
     refusal::Refusals,
     request::{MAX_TARGET, SocketKind},
 };
@@ -108,6 +109,8 @@ pub(crate) struct Shared {
     pub(crate) auth: Auth,
     pub(crate) admin: Option<Admin>,
     pub(crate) refusals: Refusals,
+    /// Conversations being read for REST.
+    pub(crate) readers: Semaphore,
     pub(crate) tasks: Tasks,
     grpc: Option<Routes>,
     permits: Arc<Semaphore>,
@@ -140,8 +143,21 @@ impl Gateway {
         let refusals =
             Refusals::new(config.refusals.get(), config.refusals_per_address.get(), config.refusal_delay.get());
         let permits = Arc::new(Semaphore::new(config.connections.get()));
-        let shared =
-            Arc::new(Shared { config, gateway, bus, uplinks, hub, auth, admin, refusals, tasks, grpc, permits });
+        let readers = Semaphore::new(MAX_READERS);
+        let shared = Arc::new(Shared {
+            config,
+            gateway,
+            bus,
+            uplinks,
+            hub,
+            auth,
+            admin,
+            refusals,
+            readers,
+            tasks,
+            grpc,
+            permits,
+        });
         let (accepting, recognizers) = (readiness.condition("accepting"), readiness.condition("recognizers"));
         let first = cores.core(0).handle();
         let watch = watch_recognizers(Arc::clone(&shared), recognizers);

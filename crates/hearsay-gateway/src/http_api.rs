@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use hearsay_auth::{AuthError, Claims, Grant, Permission};
-use hearsay_protocol::{MeetingId, client::Secret};
+use hearsay_protocol::{ConversationId, MeetingId, client::Secret};
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -14,8 +14,8 @@ use tokio::time::timeout;
 use crate::{
     accept::{Shared, hold, wall},
     answer::{self, Answer, BAD_TOKEN},
-    metrics,
-    request::{MAX_TARGET, NoRoute, Query, Route, SocketKind, offered_subprotocol, token},
+    metrics, records,
+    request::{MAX_TARGET, NoRoute, Part, Query, Route, SocketKind, offered_subprotocol, token},
     socket::{Upgrading, handshake},
 };
 
@@ -63,7 +63,7 @@ pub(crate) async fn answer(
             StatusCode::NOT_IMPLEMENTED,
             "tokens carry their own end and cannot be revoked; they expire as expiresIn says",
         )),
-        Route::Conversation { .. } => conversation(shared, &request),
+        Route::Conversation { id, part } => conversation(shared, &request, id, part).await,
     };
     match answered {
         Ok(answer) => (answer, None),
@@ -208,9 +208,29 @@ async fn body<T: for<'de> Deserialize<'de>>(request: Request<Incoming>) -> Resul
         .map_err(|_| refused(StatusCode::BAD_REQUEST, "the body is not the JSON object that this path takes"))
 }
 
-/// No conversation is known over REST to this gateway.
-fn conversation<B>(shared: &Shared, request: &Request<B>) -> Result<Answer, Refused> {
+async fn conversation<B>(
+    shared: &Shared,
+    request: &Request<B>,
+    id: ConversationId,
+    part: Part,
+) -> Result<Answer, Refused> {
     let query = Query::of(request.uri()).map_err(|error| refused(StatusCode::BAD_REQUEST, &error))?;
-    verified(shared, request, &query)?.allows(Permission::Conversations)?;
-    Ok(no_route(&NoRoute::Conversation))
+    let claims = verified(shared, request, &query)?;
+    claims.allows(Permission::Conversations)?;
+    let unavailable = |error: hearsay_bus::Error| {
+        tracing::warn!(%error, "a conversation could not be read");
+        let answer = answer::error_for_now(StatusCode::SERVICE_UNAVAILABLE, "the log does not answer", 1);
+        Refused::Answer(Box::new(answer))
+    };
+    let unknown = || Refused::Answer(Box::new(no_route(&NoRoute::Conversation)));
+    let key = shared.bus.find(&claims.account, id).await.map_err(unavailable)?.ok_or_else(unknown)?;
+    claims.require(Permission::Conversations, &key.meeting.meeting)?;
+    // Never closed while requests are served.
+    let _turn = shared.readers.acquire().await.map_err(|_| unknown())?;
+    let record = records::load(&*shared.bus, &key).await.map_err(unavailable)?.ok_or_else(unknown)?;
+    let body = match part {
+        Part::Whole => records::metadata(id, &record),
+        Part::Messages => records::messages(id, &record, query.verbose),
+    };
+    Ok(answer::json(StatusCode::OK, &body))
 }

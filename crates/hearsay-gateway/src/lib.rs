@@ -17,6 +17,7 @@ mod connection;
 mod http_api;
 mod metrics;
 mod publisher;
+mod records;
 mod refusal;
 mod reply;
 mod request;

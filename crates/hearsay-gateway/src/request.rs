@@ -14,7 +14,7 @@ pub(crate) enum Route {
     GenerateToken,
     RefreshToken,
     RevokeToken,
-    Conversation { id: ConversationId },
+    Conversation { id: ConversationId, part: Part },
 }
 
 /// What a socket is for.
@@ -24,6 +24,13 @@ pub(crate) enum SocketKind {
     Listen,
     /// The older variant, with `transcript_response` beside each result.
     ListenTelephony,
+}
+
+/// What of a conversation is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Whole,
+    Messages,
 }
 
 /// Why there is no route.
@@ -72,12 +79,13 @@ impl Route {
             _ => {}
         }
         let Some(rest) = path.strip_prefix("/v1/conversations/") else { return Err(NoRoute::Unknown) };
-        let (id, part) = rest.split_once('/').unwrap_or((rest, ""));
-        if !matches!(part, "" | "messages") {
-            return Err(NoRoute::Unknown);
-        }
+        let (id, part) = match rest.split_once('/') {
+            None => (rest, Part::Whole),
+            Some((id, "messages")) => (id, Part::Messages),
+            Some(_) => return Err(NoRoute::Unknown),
+        };
         let id = id.parse().map_err(|_| NoRoute::Conversation)?;
-        only(Method::GET, Self::Conversation { id })
+        only(Method::GET, Self::Conversation { id, part })
     }
 }
 
@@ -110,6 +118,8 @@ pub(crate) struct Query {
     pub(crate) since: Option<Position>,
     pub(crate) history: History,
     pub(crate) view_all: bool,
+    /// Words with each message.
+    pub(crate) verbose: bool,
 }
 
 impl Query {
@@ -153,6 +163,7 @@ impl Query {
                     "default" | "" => {}
                     other => return Err(format!("view is {:?}; all is accepted", short(other))),
                 },
+                "verbose" => query.verbose = raw == "true",
                 _ => {}
             }
         }
@@ -252,8 +263,9 @@ mod tests {
         assert_eq!(route("POST", "/oauth2/token:generate"), Ok(Route::GenerateToken));
         assert_eq!(route("DELETE", "/oauth2/token:revoke"), Ok(Route::RevokeToken));
         let id: ConversationId = "5098141190283264".parse().unwrap();
-        assert_eq!(route("GET", "/v1/conversations/5098141190283264"), Ok(Route::Conversation { id }));
-        assert_eq!(route("GET", "/v1/conversations/5098141190283264/messages"), Ok(Route::Conversation { id }));
+        let of = |part| Ok(Route::Conversation { id, part });
+        assert_eq!(route("GET", "/v1/conversations/5098141190283264"), of(Part::Whole));
+        assert_eq!(route("GET", "/v1/conversations/5098141190283264/messages"), of(Part::Messages));
         assert_eq!(route("GET", "/v1/conversations/x/messages"), Err(NoRoute::Conversation));
         assert_eq!(route("GET", "/v1/conversations/5098141190283264/nonsense"), Err(NoRoute::Unknown));
         assert_eq!(route("GET", "/"), Err(NoRoute::Unknown));

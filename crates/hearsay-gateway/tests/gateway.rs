@@ -410,6 +410,41 @@ async fn c39_speakers_and_listeners_receive_the_same_results() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn c44_a_conversation_is_read_over_rest_by_its_account_only() {
+    let house = House::open().await;
+    let mut client = house.socket("/v1/streaming/m").await;
+    let request =
+        r#"{"type":"start_request","meetingTitle":"Weekly","speaker":{"userId":"ana@example.org","name":"Ana"}}"#;
+    let id = client.start(request).await;
+    client.audio(100).await;
+    client.text(STOP).await;
+    client.rest().await;
+    let reader = house.token_for(&[Permission::Conversations], None);
+    let get = async |path: String, token: String| {
+        let answer = house.http(&format!("GET {path} HTTP/1.1\r\nx-api-key: {token}"), "").await;
+        let body = answer.split("\r\n\r\n").nth(1).unwrap();
+        (answer[9..12].to_owned(), serde_json::from_str::<Value>(body).unwrap())
+    };
+    let (status, whole) = get(format!("/v1/conversations/{id}"), reader.clone()).await;
+    assert_eq!((status.as_str(), whole["name"].as_str(), whole["id"].as_str()), ("200", Some("Weekly"), Some(&*id)));
+    assert!(whole["endTime"].is_string() && whole["members"][0]["name"] == "Ana", "{whole}");
+    let (status, said) = get(format!("/v1/conversations/{id}/messages?verbose=true"), reader.clone()).await;
+    let said = &said["messages"][0];
+    assert_eq!((status.as_str(), said["text"].as_str()), ("200", Some("Heard 100 bytes.")));
+    assert!(said["words"].is_array() && said["from"]["userId"] == "ana@example.org", "{said}");
+    for unknown in ["1234567890123456", "nonsense"] {
+        let (status, error) = get(format!("/v1/conversations/{unknown}/messages"), reader.clone()).await;
+        let expected = "The conversationId is either invalid or does not exist.";
+        assert_eq!((status.as_str(), error["message"].as_str()), ("404", Some(expected)));
+    }
+    let other_meeting = house.token_for(&[Permission::Conversations], Some("x"));
+    assert_eq!(get(format!("/v1/conversations/{id}"), other_meeting).await.0, "403");
+    assert_eq!(get(format!("/v1/conversations/{id}"), house.token()).await.0, "403");
+    assert_eq!(get(format!("/v1/conversations/{id}"), "nonsense".to_owned()).await.0, "401");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn acknowledgements_count_messages() {
     let house = House::open().await;
     let mut client = house.socket("/v1/streaming/m").await;
