@@ -113,8 +113,8 @@ impl Clients {
         for _ in 0..200 {
             thread::sleep(Duration::from_millis(50));
             let now = self.each();
-            if now.is_some() && now == before {
-                return now.unwrap();
+            if let Some(bytes) = now.filter(|_| now == before) {
+                return bytes;
             }
             before = now;
         }

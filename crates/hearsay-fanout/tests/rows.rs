@@ -265,7 +265,7 @@ async fn a_row_that_stops_reading_is_cut_and_told_where_it_was_and_others_are_un
         let last = house.bus.append(&key, said(offset.into(), words.trim_end()));
         reads.contiguous(last.offset.0, last).await;
         offset += 1;
-        if offset % 500 == 0 {
+        if offset.is_multiple_of(500) {
             // Time for the sweep to find that it is being closed.
             sleep(Duration::from_millis(1)).await;
         }
