@@ -31,11 +31,12 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
-    accept::Shared,
+    accept::{Shared, wall},
     metrics,
     publisher::{StreamPublisher, patiently},
     reply,
     request::Query,
+    resume,
     session::{Effect, Input, Limits, Reason, Rights, Session, StartFailure, Started},
     socket::{Message, messages},
 };
@@ -299,8 +300,9 @@ impl Connection {
         let opted = Opted { presence: request.extension.presence, positions: request.extension.ack };
         let conversation = key.conversation;
         let config = request.config.clone();
+        let resume = resume::token(&self.shared.auth, &key, stream, wall());
         self.live = Some(Live { key, stream, uplink, events, publisher, config, opted });
-        Ok(Started { conversation, stream, resume: None })
+        Ok(Started { conversation, stream, resume })
     }
 
     fn view(&self, config: &SpeakerConfig) -> View {
@@ -384,7 +386,7 @@ impl Connection {
     }
 
     fn check_token(&self, token: &Secret) -> Result<Rights, ClientError> {
-        let claims = self.shared.auth.verify(token.reveal(), crate::accept::wall()).map_err(|error| {
+        let claims = self.shared.auth.verify(token.reveal(), wall()).map_err(|error| {
             let code = if error == AuthError::Expired { ErrorCode::TokenExpired } else { ErrorCode::Forbidden };
             ClientError::new(code, error.to_string())
         })?;

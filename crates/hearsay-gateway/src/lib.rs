@@ -21,6 +21,7 @@ mod records;
 mod refusal;
 mod reply;
 mod request;
+mod resume;
 mod session;
 mod socket;
 

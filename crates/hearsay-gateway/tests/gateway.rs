@@ -449,7 +449,8 @@ async fn acknowledgements_count_messages() {
     let house = House::open().await;
     let mut client = house.socket("/v1/streaming/m").await;
     client.text(r#"{"type":"start_request","hearsay":{"ack":true,"health":true}}"#).await;
-    client.take(3).await;
+    let told = client.take(4).await;
+    assert_eq!(told[3], "resume_token");
     client.audio(16_000).await;
     client.audio(16_000).await;
     loop {
@@ -564,6 +565,27 @@ async fn audio_ahead_of_real_time_is_refused() {
     }
     let all = client.rest().await;
     assert!(all.contains(&"error too_fast".to_owned()) && all.last().unwrap() == "closed 1008", "{all:?}");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn floods_of_messages_and_of_pings_end_their_sender_only() {
+    let house = House::open().await;
+    let mut other = house.socket("/v1/streaming/m").await;
+    other.start(START).await;
+    let mut client = house.socket("/v1/streaming/m").await;
+    for _ in 0..60 {
+        let _ = futures::SinkExt::send(&mut client.socket, Message::text("garbage")).await;
+    }
+    let all = client.rest().await;
+    assert!(all.contains(&"error too_fast".to_owned()) && all.last().unwrap() == "closed 1008", "{all:?}");
+    // A client that pings without end and reads nothing is cut when its pongs pile up.
+    let mut raw = raw_socket(&house).await;
+    let ping: Vec<u8> = [vec![0x89, 0xfd, 0, 0, 0, 0], vec![0; 125]].concat().repeat(64);
+    let flooded = async { while raw.write_all(&ping).await.is_ok() {} };
+    assert!(tokio::time::timeout(support::PATIENCE, flooded).await.is_ok());
+    other.text("__PING__").await;
+    assert_eq!(other.short().await, "__PONG__");
     house.close().await;
 }
 
