@@ -1,11 +1,11 @@
 //! The listeners of one core: rows of a table, without task, buffer or timer of their own.
 //!
 //! What an idle listener costs in user memory: a [`Slot`] of 64 bytes and 4 bytes in its group's list, each up to twice
-//! while its vector grows (100 to 150 bytes measured at 9,000: example `fanout_cost`). The read buffer is the core's. A row owns bytes only while a message of its client is
-//! incomplete (at most `listener_message` and a header) or while its socket takes no more: then a queue of shared
-//! buffers and offsets, at most `listener_queue` bytes of events, and write interest. Durable events wait in it, partials
-//! are skipped; past the bound the row is cut with its resume point. Rates: one `send` per row and flush; one look at
-//! each row per `ping_every`.
+//! while its vector grows (100 to 150 bytes measured at 9,000: example `fanout_cost`). The read buffer is the core's. A row
+//! owns bytes only while a message of its client is incomplete (at most `listener_message` and a header) or while its
+//! socket takes no more: then a queue of shared buffers and offsets, at most `listener_queue` bytes of events, and write
+//! interest. Durable events wait in it, partials are skipped; past the bound the row is cut with its resume point. Rates:
+//! one `send` per row and flush; one look at each row per `ping_every`.
 //!
 //! Every byte a row sends goes through [`Listeners::send`]: events, pongs and closes share one order. All sockets hang
 //! on one epoll, of which the runtime sees a single descriptor.
