@@ -93,7 +93,7 @@ type Connecting = Pin<Box<dyn Future<Output = Result<Call, OpenError>> + Send>>;
 
 /// Where the stream is.
 enum Place {
-    At(Call),
+    At(Box<Call>),
     /// On the way to the next recognizer, since the last one was lost; if this attempt fails, `wait` comes next.
     Moving {
         since: Instant,
@@ -134,7 +134,7 @@ impl Driver {
         };
         let format = placing.spec.config.format;
         let driver = Self {
-            place: Some(Place::At(call)),
+            place: Some(Place::At(Box::new(call))),
             placing,
             ring: Ring::new(limits, format),
             share: budget.share(),
@@ -286,7 +286,7 @@ impl Driver {
 
     fn answered(
         &mut self,
-        call: Call,
+        call: Box<Call>,
         response: Result<Option<v1::RecognizeResponse>, Status>,
     ) -> Result<Place, Finished> {
         let response = match response {
@@ -365,7 +365,7 @@ impl Driver {
                 self.progress = Instant::now();
                 let chunk = call.restart.as_ref().map_or(ChunkNumber::default(), |restart| restart.chunk);
                 self.events.push(UplinkEvent::Moved { chunk });
-                Ok(Place::At(call))
+                Ok(Place::At(Box::new(call)))
             }
             Err(OpenError::Refused(refusal)) => Err(finished(UplinkError::Refused(refusal))),
             Err(OpenError::Unsupported(what)) => Err(finished(UplinkError::Unsupported(what))),

@@ -139,7 +139,7 @@ impl Uplinks {
             stream,
         )
         .await?;
-        let _ = self.tasks.spawn("uplink", driver.run());
+        drop(self.tasks.spawn("uplink", driver.run()));
         let uplink = Uplink {
             origin: opened.origin,
             commands: opened.commands,

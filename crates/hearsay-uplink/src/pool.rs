@@ -70,7 +70,7 @@ impl Pool {
         let pool = Self { workers };
         for worker in pool.workers.iter() {
             let checks = check(Arc::clone(worker), pool.clone(), tasks.drain());
-            let _ = tasks.spawn_background("recognizer health", checks);
+            drop(tasks.spawn_background("recognizer health", checks));
         }
         pool
     }
