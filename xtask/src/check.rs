@@ -23,6 +23,14 @@ const LONG: &[Proof] = &[
         what: "a ten-minute recording is transcribed at twelve times real time per processor, in flat memory",
         arguments: &["xtask", "bench", "transcribe"],
     },
+    Proof {
+        what: "the words of every file of the speech set, streamed, are those of the whole file, and their error rate",
+        arguments: &["bench", "--package", "hearsay-tests", "--bench", "speech", "--", "words"],
+    },
+    Proof {
+        what: "how soon a final reaches a subscriber after the last sample of speech, over the read part, live",
+        arguments: &["bench", "--package", "hearsay-tests", "--bench", "speech", "--", "latency"],
+    },
 ];
 
 pub(crate) fn check() -> Result<()> {

@@ -1,4 +1,5 @@
 //! The commands' contracts, on the real binary: stdout, exit codes, and what is said when something is wrong.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
