@@ -1,0 +1,275 @@
+//! Streams over real gRPC to recognizers that die, refuse and are superseded. The recognizer here is a script that keeps
+//! what it was sent and acknowledges as told.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use hearsay_bus::{Batch, Bus, MemoryBus, Proposal};
+use hearsay_protocol::{
+    AccountId, AudioFormat, ChunkNumber, ConversationId, ConversationKey, Epoch, MeetingId, MeetingKey, Offset,
+    ParticipantId, Position, PublisherId, Restart, StreamId, StreamTime,
+    event::{Participant, SpeakerConfig},
+};
+use hearsay_rpc::{
+    Ack, MarkerKind, Open, Request, Response,
+    v1::{
+        self,
+        recognizer_server::{Recognizer, RecognizerServer},
+    },
+};
+use hearsay_runtime::Tasks;
+use hearsay_uplink::{Config, OpenError, StreamSpec, UplinkError, UplinkEvent, Uplinks};
+use tokio::{net::TcpListener, sync::mpsc, time::timeout};
+use tokio_stream::{
+    StreamExt,
+    wrappers::{ReceiverStream, TcpListenerStream},
+};
+use tonic::{Status, Streaming};
+use uuid::Uuid;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a recognizer does with its first call; every later one runs to its end.
+#[derive(Clone, Copy, PartialEq)]
+enum Script {
+    Serve,
+    /// Acknowledges all chunks before the first number, then breaks off when it has the second.
+    Die {
+        covered: u64,
+        at: u64,
+    },
+    Full,
+    Unsupported,
+}
+
+/// What one call brought.
+#[derive(Default, Clone)]
+struct Heard {
+    open: Option<Open>,
+    chunks: Vec<u64>,
+    markers: Vec<MarkerKind>,
+}
+
+#[derive(Clone)]
+struct Scripted {
+    bus: Arc<dyn Bus>,
+    script: Arc<Mutex<Script>>,
+    calls: Arc<Mutex<Vec<Heard>>>,
+}
+
+fn restart(chunk: u64) -> Restart {
+    Restart {
+        chunk: ChunkNumber(chunk),
+        at: StreamTime(chunk * 100_000),
+        bytes_before: chunk * 3_200,
+        format: AudioFormat::default(),
+        headers: Bytes::new(),
+    }
+}
+
+impl Scripted {
+    /// Puts everything before `chunk` on the log, as a recognizer would, and says so.
+    async fn cover(&self, open: &Open, chunk: u64, out: &mpsc::Sender<Result<v1::RecognizeResponse, Status>>) {
+        let batch = Batch {
+            publisher: PublisherId::Stream(open.stream),
+            generation: open.generation,
+            from: open.watermark.micros(),
+            through: chunk * 100_000,
+            events: Vec::new(),
+            restart: Some(restart(chunk - 2)),
+            seen: open.seen,
+        };
+        // The conversation may be gone by now; then there is nothing to acknowledge.
+        let Ok(published) = self.bus.publish(&open.key, batch).await else { return };
+        let ack = Ack {
+            through_chunk: ChunkNumber(chunk),
+            through: StreamTime(chunk * 100_000),
+            restart: restart(chunk - 2),
+            top: published.top,
+        };
+        let _ = out.send(Ok(Response::Ack(ack).into())).await;
+    }
+
+    async fn serve(
+        self,
+        script: Script,
+        mut requests: Streaming<v1::RecognizeRequest>,
+        out: mpsc::Sender<Result<v1::RecognizeResponse, Status>>,
+    ) {
+        let call = {
+            let mut calls = self.calls.lock().expect("no panic");
+            calls.push(Heard::default());
+            calls.len() - 1
+        };
+        let mut open = None;
+        while let Some(Ok(request)) = requests.next().await {
+            match Request::try_from(request).expect("well-formed") {
+                Request::Open(opening) => {
+                    self.calls.lock().expect("no panic")[call].open = Some((*opening).clone());
+                    open = Some(opening);
+                    let _ = out.send(Ok(Response::Opened.into())).await;
+                }
+                Request::Chunk { number, .. } => {
+                    self.calls.lock().expect("no panic")[call].chunks.push(number.0);
+                    if let (Script::Die { covered, at }, Some(open)) = (script, &open) {
+                        if number.0 + 1 == covered {
+                            self.cover(open, covered, &out).await;
+                        }
+                        if number.0 == at {
+                            let _ = out.send(Err(Status::unavailable("died"))).await;
+                            return;
+                        }
+                    }
+                }
+                Request::Marker(marker) => {
+                    self.calls.lock().expect("no panic")[call].markers.push(marker.kind.clone());
+                    let position = Position { epoch: Epoch(1), offset: Offset(1) };
+                    let answer = match marker.kind {
+                        MarkerKind::Finalize(id) => Response::Finalized { id, position },
+                        MarkerKind::End => Response::Ended { position },
+                        MarkerKind::Config(_) | MarkerKind::Reanchor(_) => continue,
+                    };
+                    let _ = out.send(Ok(answer.into())).await;
+                }
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Recognizer for Scripted {
+    type RecognizeStream = BoxStream<'static, Result<v1::RecognizeResponse, Status>>;
+
+    async fn recognize(
+        &self,
+        request: tonic::Request<Streaming<v1::RecognizeRequest>>,
+    ) -> Result<tonic::Response<Self::RecognizeStream>, Status> {
+        let script = std::mem::replace(&mut *self.script.lock().expect("no panic"), Script::Serve);
+        match script {
+            Script::Full => return Err(Status::resource_exhausted("full")),
+            Script::Unsupported => return Err(Status::unimplemented("only English is heard here")),
+            Script::Serve | Script::Die { .. } => {}
+        }
+        let (out, answers) = mpsc::channel(64);
+        #[expect(clippy::disallowed_methods, reason = "ends with the call, and the test with it")]
+        tokio::spawn(self.clone().serve(script, request.into_inner(), out));
+        Ok(tonic::Response::new(Box::pin(ReceiverStream::new(answers))))
+    }
+}
+
+struct Stage {
+    uplinks: Uplinks,
+    bus: MemoryBus,
+    spec: StreamSpec,
+    recognizers: Vec<Scripted>,
+}
+
+async fn stage(scripts: &[Script]) -> Stage {
+    let bus = MemoryBus::default();
+    let meeting = MeetingKey { account: AccountId::dev(), meeting: MeetingId::new("moves").expect("valid") };
+    let proposal =
+        Proposal { conversation: ConversationId::from_random(1), epoch: Epoch(1), title: "moves".to_owned() };
+    let key: ConversationKey = bus.open(&meeting, proposal).await.expect("open").key;
+    let tasks = Tasks::new();
+    let (mut recognizers, mut addresses) = (Vec::new(), Vec::new());
+    for script in scripts {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        addresses.push(format!("http://{}", listener.local_addr().expect("bound")).parse().expect("a URI"));
+        let scripted =
+            Scripted { bus: Arc::new(bus.clone()), script: Arc::new(Mutex::new(*script)), calls: Arc::default() };
+        let (reporter, health) = tonic_health::server::health_reporter();
+        reporter.set_serving::<RecognizerServer<Scripted>>().await;
+        let serving = tonic::transport::Server::builder()
+            .add_service(health)
+            .add_service(RecognizerServer::new(scripted.clone()))
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        drop(tasks.spawn("recognizer", serving));
+        recognizers.push(scripted);
+    }
+    let uplinks = Uplinks::start(Config::default(), addresses, Arc::new(bus.clone()), &tasks);
+    let ready = async {
+        while !uplinks.is_ready() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, ready).await.expect("a recognizer is well");
+    let participant =
+        Arc::new(Participant { id: ParticipantId(Uuid::from_u128(1)), user_id: None, name: None, email: None });
+    let spec = StreamSpec {
+        key,
+        stream: StreamId(Uuid::from_u128(2)),
+        participant,
+        config: SpeakerConfig::default(),
+        recorded: true,
+    };
+    Stage { uplinks, bus, spec, recognizers }
+}
+
+fn chunk() -> Bytes {
+    vec![0; 3_200].into()
+}
+
+#[tokio::test]
+async fn a_stream_whose_recognizer_dies_is_replayed_from_the_restart_point() {
+    // One address, so that the second call is the same worker come back: first it dies.
+    let stage = stage(&[Script::Die { covered: 10, at: 15 }]).await;
+    let (uplink, mut events) = stage.uplinks.open(stage.spec.clone()).await.expect("placed");
+    for number in 0..20 {
+        let sent = timeout(PATIENCE, uplink.chunk(chunk())).await.expect("taken").expect("alive");
+        assert_eq!(sent, ChunkNumber(number));
+    }
+    uplink.finalize("here".to_owned()).await.expect("asked");
+    let finished = uplink.finish(PATIENCE).await;
+    assert!(finished.complete, "{finished:?}");
+    let calls = stage.recognizers[0].calls.lock().expect("no panic").clone();
+    assert_eq!(calls.len(), 2);
+    let (first, second) = (calls[0].open.clone().expect("opened"), calls[1].open.clone().expect("opened"));
+    assert!(second.generation > first.generation, "the dead one is fenced");
+    assert_eq!(second.watermark, StreamTime(1_000_000));
+    assert_eq!(second.restart, Some(restart(8)));
+    assert_eq!(calls[1].chunks, (8..20).collect::<Vec<_>>(), "everything a fresh decoder needs, once");
+    assert_eq!(calls[1].markers, [MarkerKind::Finalize("here".to_owned()), MarkerKind::End]);
+    let mut heard = Vec::new();
+    while let Some(event) = timeout(PATIENCE, events.next()).await.expect("events end") {
+        heard.push(event);
+    }
+    assert!(heard.contains(&UplinkEvent::Moved { chunk: ChunkNumber(8) }), "{heard:?}");
+    assert!(heard.iter().any(|event| matches!(event, UplinkEvent::Acked { chunk: ChunkNumber(10), .. })));
+    let finalized = heard.iter().filter(|event| matches!(event, UplinkEvent::Finalized { .. })).count();
+    assert_eq!(finalized, 1, "{heard:?}");
+}
+
+#[tokio::test]
+async fn a_full_recognizer_is_passed_over_and_a_full_pool_is_said_so() {
+    let two = stage(&[Script::Full, Script::Serve]).await;
+    let (uplink, _events) = two.uplinks.open(two.spec.clone()).await.expect("the other one takes it");
+    assert!(uplink.finish(PATIENCE).await.complete);
+    let one = stage(&[Script::Full]).await;
+    let refused = one.uplinks.open(one.spec.clone()).await.err();
+    assert!(matches!(refused, Some(OpenError::Overloaded { .. })), "{refused:?}");
+    let deaf = stage(&[Script::Unsupported]).await;
+    let refused = deaf.uplinks.open(deaf.spec.clone()).await.err();
+    assert_eq!(refused, Some(OpenError::Unsupported("only English is heard here".to_owned())));
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_conversation() {
+    let stage = stage(&[Script::Die { covered: 4, at: 6 }]).await;
+    let (uplink, _events) = stage.uplinks.open(stage.spec.clone()).await.expect("placed");
+    stage.bus.delete(&stage.spec.key).await.expect("deleted");
+    let sending = async {
+        loop {
+            if let Err(error) = uplink.chunk(chunk()).await {
+                return error;
+            }
+        }
+    };
+    let error = timeout(PATIENCE, sending).await.expect("it ends");
+    assert!(matches!(error, UplinkError::Refused(_) | UplinkError::Stalled(_)), "{error:?}");
+    let finished = uplink.finish(Duration::from_secs(1)).await;
+    assert!(!finished.complete);
+}
