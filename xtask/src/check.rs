@@ -55,7 +55,7 @@ pub(crate) fn test(all: bool) -> Result<()> {
     let arguments: &[&str] = if nextest {
         &["nextest", "run", "--workspace", "--no-fail-fast"]
     } else {
-        &["test", "--workspace", "--all-targets"]
+        &["test", "--workspace", "--lib", "--bins", "--tests"]
     };
     let mut tests = cargo(&locked(arguments));
     tests.env("HEARSAY_CACHE", &cache);
