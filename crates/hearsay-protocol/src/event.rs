@@ -340,9 +340,16 @@ pub enum InsightBody {
 pub enum Ephemeral {
     Partial(Arc<Partial>),
     /// Somebody began or ceased to speak.
-    Speaking { participant: Arc<Participant>, stream: StreamId, speaking: bool },
+    Speaking {
+        participant: Arc<Participant>,
+        stream: StreamId,
+        speaking: bool,
+    },
     /// How many listen at one gateway.
-    Listeners { gateway: GatewayId, count: u32 },
+    Listeners {
+        gateway: GatewayId,
+        count: u32,
+    },
 }
 
 /// An utterance so far. A later revision replaces it; its final ends it.
