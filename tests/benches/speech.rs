@@ -4,6 +4,8 @@
 //! those of the same engine and segmenter fed the whole file, and with what was said; `-- latency [FILES]` speaks the read
 //! part live, one stream, and measures from the last sample of speech to the final's bytes at a subscriber.
 
+#![expect(clippy::disallowed_methods, reason = "a client's task ends with the measurement")]
+
 use std::{path::Path, sync::atomic::AtomicBool, time::Duration};
 
 use anyhow::{Context, Result, bail};
