@@ -1,6 +1,6 @@
-//! The conversation log and its live delivery: trait [`Bus`], the one-process [`MemoryBus`], and the state machines that
-//! make a contiguous run of positions out of announcements that may be lost ([`follow`]) and an exactly-once append out
-//! of calls that may be ([`publisher`]).
+//! The conversation log and its live delivery: trait [`Bus`], the one-process [`MemoryBus`], the suite every bus is held
+//! to ([`conformance`]), and the state machine that makes an exactly-once append out of calls that may fail
+//! ([`publisher`]).
 //!
 //! A position is assigned with the publish, in one atomic step, and refused to a publisher that was superseded, repeats
 //! itself, overlaps or leaves a hole. A new epoch says that history branched. Lifecycle decisions are the log's too, by
