@@ -69,6 +69,12 @@ cases!(
     ghosts_of_a_dead_gateway_leave,
     a_participant_with_two_streams_joins_once,
     a_stream_moves_between_gateways,
+    a_batch_is_judged_by_its_end,
+    a_gateway_out_of_reach_keeps_its_speakers,
+    a_speaker_who_returned_is_not_waited_for,
+    a_released_gateway_may_still_hold_a_stream,
+    a_lease_of_a_lost_history_keeps_nobody_out,
+    a_position_above_the_top_is_a_gap,
     a_watch_yields_each_conversation,
     an_ended_conversation_takes_only_late_insights,
     an_ended_conversation_becomes_a_record,
@@ -667,6 +673,83 @@ async fn a_stream_moves_between_gateways(stage: Stage<'_>) {
     assert_eq!((meta.state, meta.streams), (State::Open, 1));
     let kinds = stage.kinds(&key).await;
     assert_eq!(kinds.iter().filter(|kind| **kind == EventKind::Joined).count(), 1);
+}
+
+async fn a_batch_is_judged_by_its_end(stage: Stage<'_>) {
+    let (key, mut gateway) = stage.spoken_in().await;
+    let handed_over = vec![ending(stream(1), STOPPED), starting(stream(2), person(2), GATEWAY)];
+    stage.publish(&key, &mut gateway, 1, handed_over).await.expect("handed over");
+    let meta = stage.bus.meta(&key).await.expect("there");
+    assert_eq!((meta.state, meta.streams), (State::Open, 1), "one speaker follows the other");
+    let both = vec![starting(stream(3), person(2), GATEWAY), ending(stream(2), STOPPED), ending(stream(3), STOPPED)];
+    stage.publish(&key, &mut gateway, 1, both).await.expect("ended");
+    assert_eq!(stage.end_reason(&key).await, Some(EndReason::Stopped));
+    let kinds = stage.kinds(&key).await;
+    assert_eq!(kinds.iter().filter(|kind| **kind == EventKind::Joined).count(), 2, "{kinds:?}");
+    assert_eq!(kinds.iter().filter(|kind| **kind == EventKind::Left).count(), 2, "{kinds:?}");
+}
+
+async fn a_gateway_out_of_reach_keeps_its_speakers(stage: Stage<'_>) {
+    let (key, mut gateway) = stage.spoken_in().await;
+    stage.pass(&key, stage.limits.gateway_lease + Duration::from_secs(1), None).await;
+    let meta = stage.bus.meta(&key).await.expect("there");
+    assert_eq!((meta.state, meta.streams), (State::Lingering, 0), "its speaker is taken for lost");
+    stage.pass(&key, Duration::from_secs(2), Some(GATEWAY)).await;
+    let meta = stage.bus.meta(&key).await.expect("there");
+    assert_eq!((meta.state, meta.streams), (State::Open, 1), "its speaker is back");
+    use EventKind::{Joined, Left, Started, StreamEnded, StreamStarted};
+    let there = [StreamStarted, Joined];
+    assert_eq!(
+        stage.kinds(&key).await,
+        [&[Started][..], &there, &[StreamEnded, Left], &there].concat(),
+        "and everybody hears so"
+    );
+    stage.publish(&key, &mut gateway, 1, vec![ending(stream(1), STOPPED)]).await.expect("ended");
+    assert_eq!(stage.end_reason(&key).await, Some(EndReason::Stopped));
+}
+
+async fn a_speaker_who_returned_is_not_waited_for(stage: Stage<'_>) {
+    let (key, _gateway) = stage.spoken_in().await;
+    let mut other = stage.claim(&key, PublisherId::Gateway(OTHER_GATEWAY)).await;
+    stage.publish(&key, &mut other, 1, vec![starting(stream(2), person(2), OTHER_GATEWAY)]).await.expect("started");
+    stage.pass(&key, stage.limits.gateway_lease + Duration::from_secs(1), Some(OTHER_GATEWAY)).await;
+    stage.publish(&key, &mut other, 1, vec![ending(stream(2), STOPPED)]).await.expect("ended");
+    assert_eq!(stage.state(&key).await, State::Lingering, "the lost speaker may return");
+    stage.publish(&key, &mut other, 1, vec![starting(stream(3), person(1), OTHER_GATEWAY)]).await.expect("returned");
+    stage.publish(&key, &mut other, 1, vec![ending(stream(3), STOPPED)]).await.expect("ended");
+    assert_eq!(stage.end_reason(&key).await, Some(EndReason::Stopped));
+}
+
+async fn a_released_gateway_may_still_hold_a_stream(stage: Stage<'_>) {
+    // Its last listener left in the moment in which somebody began to speak.
+    let (key, _gateway) = stage.spoken_in().await;
+    stage.bus.release(GATEWAY, &key).await.expect("released");
+    stage.bus.tick(&key).await.expect("there");
+    assert_eq!(stage.bus.meta(&key).await.expect("there").streams, 1);
+    stage.pass(&key, stage.limits.gateway_lease + Duration::from_secs(1), None).await;
+    assert_eq!(stage.bus.meta(&key).await.expect("there").streams, 0);
+}
+
+async fn a_lease_of_a_lost_history_keeps_nobody_out(stage: Stage<'_>) {
+    let key = stage.open().await;
+    let mut place = stage.claim(&key, PublisherId::Stream(stream(1))).await;
+    let analyst = stage.claim(&key, PublisherId::Analyst).await;
+    stage.subject.checkpoint(&key).await;
+    stage.say(&key, &mut place, 1).await;
+    stage.subject.fail_over(&key).await;
+    assert_eq!(refused(stage.publish(&key, &mut place, 1, vec![spoken(2)]).await), Refusal::Reclaim);
+    let again = stage.claim(&key, PublisherId::Analyst).await;
+    assert!(again.claim.generation > analyst.claim.generation);
+}
+
+async fn a_position_above_the_top_is_a_gap(stage: Stage<'_>) {
+    let key = stage.open().await;
+    let top = stage.bus.meta(&key).await.expect("there").top;
+    let above = Seen { offset: Offset(top.offset.0 + 5), check: None, ..top };
+    match stage.bus.read(&key, above, 10).await.expect("readable") {
+        Read::Gap { reason: GapReason::Lost, resume } => assert_eq!(resume.offset, top.offset),
+        other => panic!("nothing stands there: {other:?}"),
+    }
 }
 
 async fn a_watch_yields_each_conversation(stage: Stage<'_>) {

@@ -5,15 +5,18 @@
 //!
 //! | state | enters it | leaves it |
 //! |---|---|---|
-//! | open | opened; a speaker's stream | last speaker stopped, nobody to wait for → ended |
+//! | open | a speaker's stream | last speaker stopped, nobody to wait for → ended |
 //! | lingering | opened and nobody spoke yet; last speaker lost, or stopped but stayed connected | a stream → open; time → ended |
-//! | ended | as above, or silence | compacted by [`crate::Bus::compact`], deleted |
+//! | ended | as above, or silence | compacted by [`crate::Bus::compact`] or by age; deleted |
+//!
+//! A gateway that was out of reach for longer than its lease did not lose its speakers: their streams end as lost, and
+//! begin again with its next renewal, unless it says itself that they ended.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use hearsay_protocol::{
     Event, GatewayId, Offset, ParticipantId, StreamId, Timestamp,
-    event::{EndReason, Ended, Participant, StreamEnd, StreamEnded, StreamStarted},
+    event::{EndReason, Ended, StreamEnd, StreamEnded, StreamStarted},
 };
 
 use crate::{Limits, State};
@@ -22,7 +25,9 @@ use crate::{Limits, State};
 #[derive(Debug, Clone)]
 pub struct Life {
     state: State,
-    streams: BTreeMap<StreamId, Live>,
+    streams: BTreeMap<StreamId, Arc<StreamStarted>>,
+    /// Streams that ended as lost because their gateway's lease did; the gateway may return.
+    lost: BTreeMap<StreamId, Lost>,
     /// Leases of gateways, by when they end.
     leases: BTreeMap<GatewayId, Holder>,
     /// When a lingering conversation ends, and why.
@@ -37,9 +42,10 @@ pub struct Life {
 }
 
 #[derive(Debug, Clone)]
-struct Live {
-    participant: Arc<Participant>,
-    gateway: GatewayId,
+struct Lost {
+    started: Arc<StreamStarted>,
+    /// Until then its speaker is waited for.
+    until: Timestamp,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +65,7 @@ impl Life {
         Self {
             state: State::Lingering,
             streams: BTreeMap::new(),
+            lost: BTreeMap::new(),
             leases: BTreeMap::new(),
             linger: Some((now + limits.rejoin_grace, EndReason::Abandoned)),
             ending: None,
@@ -90,14 +97,34 @@ impl Life {
         self.heard = self.heard.max(now);
     }
 
-    /// This gateway lives and has this many listeners here.
-    pub fn renew(&mut self, gateway: GatewayId, listeners: u32, now: Timestamp, limits: &Limits) {
+    /// This gateway lives and has this many listeners here. Answers what is to be appended: its streams that were taken
+    /// for lost begin again.
+    #[must_use]
+    pub fn renew(&mut self, gateway: GatewayId, listeners: u32, now: Timestamp, limits: &Limits) -> Vec<Event> {
+        self.leases.retain(|_, holder| holder.until > now);
         self.leases.insert(gateway, Holder { until: now + limits.gateway_lease, listeners });
+        let mut events = Vec::new();
+        if self.is_live() {
+            let lost = self.lost.values().map(|lost| &lost.started);
+            let back: Vec<_> = lost.filter(|started| started.gateway == gateway).cloned().collect();
+            for started in back {
+                events.push(Event::StreamStarted(Arc::clone(&started)));
+                events.extend(self.started(&started, now, limits));
+            }
+        }
+        events
     }
 
-    /// This gateway has no members here any more; streams it still holds end as lost at the next tick.
+    /// This gateway has no members here any more. Streams it still holds end as lost when its lease would have ended: a
+    /// stream that began in this moment is not taken for one of a dead gateway.
     pub fn release(&mut self, gateway: GatewayId) {
-        self.leases.remove(&gateway);
+        if self.streams.values().any(|started| started.gateway == gateway) {
+            if let Some(holder) = self.leases.get_mut(&gateway) {
+                holder.listeners = 0;
+            }
+        } else {
+            self.leases.remove(&gateway);
+        }
     }
 
     /// Listeners at all gateways whose lease lives.
@@ -105,58 +132,44 @@ impl Life {
         self.leases.values().filter(|holder| holder.until > now).map(|holder| holder.listeners).sum()
     }
 
-    /// A stream began or goes on from another gateway. Answers what is to be appended behind it.
-    pub fn started(&mut self, started: &StreamStarted, now: Timestamp, limits: &Limits) -> Vec<Event> {
-        let participant = started.participant.id;
-        let known = self.has(participant);
-        self.streams
-            .insert(started.stream, Live { participant: Arc::clone(&started.participant), gateway: started.gateway });
-        // A gateway that just spoke is alive, whether or not it renewed for this conversation yet.
-        self.leases.entry(started.gateway).or_insert(Holder { until: now + limits.gateway_lease, listeners: 0 });
-        self.no_connection_timeout = started.no_connection_timeout;
-        self.state = State::Open;
-        self.linger = None;
-        self.ending = None;
-        self.heard(now);
-        if known { Vec::new() } else { vec![Event::Joined(Arc::clone(&started.participant))] }
-    }
-
-    /// A stream ended; `next` is the offset of the first event answered here. Answers what is to be appended behind it.
-    pub fn stream_ended(
+    /// Streams began, or go on from another gateway, or ended, as these events of one batch say. `top` is the offset of
+    /// the batch's last event. Answers what is to be appended behind it.
+    #[must_use]
+    pub fn appended(
         &mut self,
-        ended: &StreamEnded,
-        next: Offset,
+        batch: &[Event],
+        top: Offset,
         analyst: Option<AnalystProgress>,
         now: Timestamp,
         limits: &Limits,
     ) -> Vec<Event> {
-        let Some(live) = self.streams.remove(&ended.stream) else { return Vec::new() };
         let mut events = Vec::new();
-        if !self.has(live.participant.id) {
-            events.push(Event::Left(live.participant));
+        if !self.is_live() {
+            return events;
         }
-        if self.streams.is_empty() {
-            match ended.how {
-                StreamEnd::Stopped { linger } if linger.is_zero() => {
-                    // The analyst is to have read the last event before `ended`.
-                    let last = Offset(next.0 + events.len() as u64 - 1);
-                    if analyst.is_some_and(|analyst| analyst.read < last) {
-                        self.ending = Some((last, now + limits.analyst_grace));
-                    } else {
-                        events.push(self.end(EndReason::Stopped, now));
+        let mut last = None;
+        for event in batch {
+            match event {
+                Event::StreamStarted(started) => events.extend(self.started(started, now, limits)),
+                Event::StreamEnded(StreamEnded { stream, how }) => {
+                    if self.lost.remove(stream).is_some() {
+                        last = Some(*how);
+                    } else if let Some(started) = self.streams.remove(stream) {
+                        events.extend(self.left(&started));
+                        last = Some(*how);
                     }
                 }
-                StreamEnd::Stopped { linger } => self.linger(now + linger, EndReason::Stopped),
-                StreamEnd::Lost => {
-                    let wait = self.no_connection_timeout.max(limits.rejoin_grace);
-                    self.linger(now + wait, EndReason::Abandoned);
-                }
+                _ => {}
             }
+        }
+        if let Some(how) = last {
+            self.emptied(how, top, &mut events, analyst, now, limits);
         }
         events
     }
 
     /// The analyst has read further. Answers `ended` when that is what the end waited for.
+    #[must_use]
     pub fn analyst_read(&mut self, analyst: AnalystProgress, now: Timestamp) -> Vec<Event> {
         match self.ending {
             Some((last, _)) if analyst.read >= last => vec![self.end(EndReason::Stopped, now)],
@@ -165,6 +178,7 @@ impl Life {
     }
 
     /// What time asks for by now: streams of gateways that died end as lost, waits end. `top` is the newest offset.
+    #[must_use]
     pub fn tick(
         &mut self,
         top: Offset,
@@ -177,17 +191,18 @@ impl Life {
         if !self.is_live() {
             return events;
         }
-        let ghosts: Vec<_> = self
-            .streams
-            .iter()
-            .filter(|(_, live)| !self.leases.contains_key(&live.gateway))
-            .map(|(stream, _)| *stream)
-            .collect();
-        for stream in ghosts {
-            let lost = StreamEnded { stream, how: StreamEnd::Lost };
-            events.push(Event::StreamEnded(lost.clone()));
-            let next = Offset(top.0 + events.len() as u64 + 1);
-            events.extend(self.stream_ended(&lost, next, analyst, now, limits));
+        let ghosts: Vec<_> =
+            self.streams.values().filter(|started| !self.leases.contains_key(&started.gateway)).cloned().collect();
+        if !ghosts.is_empty() {
+            for started in ghosts {
+                let stream = started.stream;
+                events.push(Event::StreamEnded(StreamEnded { stream, how: StreamEnd::Lost }));
+                self.streams.remove(&stream);
+                events.extend(self.left(&started));
+                let until = now + self.no_connection_timeout.max(limits.rejoin_grace);
+                self.lost.insert(stream, Lost { started, until });
+            }
+            self.emptied(StreamEnd::Lost, top, &mut events, analyst, now, limits);
         }
         if let Some((last, until)) = self.ending {
             let read = analyst.is_none_or(|analyst| analyst.read >= last);
@@ -200,8 +215,8 @@ impl Life {
             events.push(self.end(reason, now));
         } else if self.heard + limits.silence <= now {
             let mut gone = BTreeMap::new();
-            for live in self.streams.values() {
-                gone.insert(live.participant.id, Arc::clone(&live.participant));
+            for started in self.streams.values() {
+                gone.insert(started.participant.id, Arc::clone(&started.participant));
             }
             events.extend(gone.into_values().map(Event::Left));
             events.push(self.end(EndReason::Silence, now));
@@ -209,17 +224,14 @@ impl Life {
         events
     }
 
-    /// The entries became one record.
+    /// The entries became one record, or were too old to keep.
     pub fn compacted(&mut self) {
         self.state = State::Compacted;
     }
 
     pub fn deleted(&mut self, now: Timestamp) {
         self.state = State::Deleted;
-        self.ended = Some(now);
-        self.streams.clear();
-        self.linger = None;
-        self.ending = None;
+        self.close(now);
     }
 
     /// When [`Life::tick`], compaction or retention next has something to do.
@@ -229,7 +241,7 @@ impl Life {
                 let leases = self
                     .streams
                     .values()
-                    .map(|live| self.leases.get(&live.gateway).map_or(Timestamp::ZERO, |holder| holder.until));
+                    .map(|started| self.leases.get(&started.gateway).map_or(Timestamp::ZERO, |holder| holder.until));
                 let waits = self.linger.map(|(until, _)| until).into_iter().chain(self.ending.map(|(_, until)| until));
                 leases.chain(waits).chain([self.heard + limits.silence]).min()
             }
@@ -238,8 +250,63 @@ impl Life {
         }
     }
 
+    fn started(&mut self, started: &Arc<StreamStarted>, now: Timestamp, limits: &Limits) -> Option<Event> {
+        let known = self.has(started.participant.id);
+        // Who speaks again by another stream has let go of the lost one.
+        self.lost.retain(|_, lost| lost.started.participant.id != started.participant.id);
+        self.streams.insert(started.stream, Arc::clone(started));
+        // A gateway that just spoke is alive, whether or not it renewed for this conversation yet.
+        let until = now + limits.gateway_lease;
+        let holder = self.leases.entry(started.gateway).or_insert(Holder { until, listeners: 0 });
+        holder.until = holder.until.max(until);
+        self.no_connection_timeout = started.no_connection_timeout;
+        self.state = State::Open;
+        self.linger = None;
+        self.ending = None;
+        self.heard(now);
+        (!known).then(|| Event::Joined(Arc::clone(&started.participant)))
+    }
+
+    /// What the end of this stream, which is not live any more, means for its participant.
+    fn left(&self, started: &StreamStarted) -> Option<Event> {
+        (!self.has(started.participant.id)).then(|| Event::Left(Arc::clone(&started.participant)))
+    }
+
+    /// A stream ended, the last of its batch, `how`. Decides what follows when no other is live; `events` follow `top`.
+    fn emptied(
+        &mut self,
+        how: StreamEnd,
+        top: Offset,
+        events: &mut Vec<Event>,
+        analyst: Option<AnalystProgress>,
+        now: Timestamp,
+        limits: &Limits,
+    ) {
+        if !self.streams.is_empty() {
+            return;
+        }
+        // Somebody whose gateway is out of reach may still be speaking.
+        let how = if self.lost.values().any(|lost| lost.until > now) { StreamEnd::Lost } else { how };
+        match how {
+            StreamEnd::Stopped { linger } if linger.is_zero() => {
+                // The analyst is to have read the last event before `ended`.
+                let last = Offset(top.0 + events.len() as u64);
+                if analyst.is_some_and(|analyst| analyst.read < last) {
+                    self.ending = Some((last, now + limits.analyst_grace));
+                } else {
+                    events.push(self.end(EndReason::Stopped, now));
+                }
+            }
+            StreamEnd::Stopped { linger } => self.linger(now + linger, EndReason::Stopped),
+            StreamEnd::Lost => {
+                let wait = self.no_connection_timeout.max(limits.rejoin_grace);
+                self.linger(now + wait, EndReason::Abandoned);
+            }
+        }
+    }
+
     fn has(&self, participant: ParticipantId) -> bool {
-        self.streams.values().any(|live| live.participant.id == participant)
+        self.streams.values().any(|started| started.participant.id == participant)
     }
 
     fn linger(&mut self, until: Timestamp, reason: EndReason) {
@@ -249,10 +316,15 @@ impl Life {
 
     fn end(&mut self, reason: EndReason, now: Timestamp) -> Event {
         self.state = State::Ended;
+        self.close(now);
+        Event::Ended(Ended { at: now, reason })
+    }
+
+    fn close(&mut self, now: Timestamp) {
         self.ended = Some(now);
         self.streams.clear();
+        self.lost.clear();
         self.linger = None;
         self.ending = None;
-        Event::Ended(Ended { at: now, reason })
     }
 }

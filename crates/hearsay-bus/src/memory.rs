@@ -2,13 +2,13 @@
 //!
 //! One small lock a conversation and one over the names; neither is held across an await. Cost: an entry is its event
 //! plus about 100 bytes; a subscription is a bounded channel of references. A dropped subscription closes its channel, which
-//! the next announcement notices.
+//! the next announcement notices. Asking what is due looks at one number a conversation.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     hash::{BuildHasher, RandomState},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -21,6 +21,7 @@ use hearsay_protocol::{
     event::{Class, Ephemeral, Started},
 };
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use crate::{
     Batch, Body, Bus, Claim, Delivery, Entry, Error, GapReason, Lease, Limits, Meta, Opened, Page, Proposal, Published,
@@ -31,8 +32,13 @@ use crate::{
 
 /// Old positions kept to answer duplicates, per publisher.
 const REMEMBERED: usize = 64;
-/// Conversations a watcher may lag behind.
+/// Conversations a watcher may lag behind; after that its watch ends.
 const WATCH_CAPACITY: usize = 16;
+/// Branches remembered; a position of an older epoch is [`GapReason::Lost`].
+const BRANCHES: usize = 64;
+/// Generations a claim may skip, and skips after a branch: above any that a lost history gave.
+const SKIPPED: u64 = 1 << 16;
+const SKIPPED_BY_BRANCH: u64 = 1 << 32;
 
 /// See the module. Cheap to clone; clones are the same log.
 #[derive(Clone)]
@@ -73,8 +79,10 @@ struct Log {
 #[derive(Clone)]
 struct History {
     epoch: Epoch,
-    /// Older epochs and the offset up to which each agrees with the present one.
-    branches: Vec<(Epoch, Offset)>,
+    /// How often history branched.
+    branched: u64,
+    /// Older epochs and the offset up to which each agrees with its successor.
+    branches: VecDeque<(Epoch, Offset)>,
     /// Contiguous from offset 1.
     entries: Vec<Entry>,
     /// The entries are gone: only this much is known of them.
@@ -88,8 +96,8 @@ struct History {
 #[derive(Clone)]
 struct Publisher {
     generation: Generation,
-    /// How many branches there were at the claim.
-    branches: usize,
+    /// [`History::branched`] at the claim.
+    branched: u64,
     watermark: u64,
     restart: Option<Restart>,
     origin: Timestamp,
@@ -169,6 +177,33 @@ impl MemoryBus {
     }
 }
 
+impl Names {
+    /// The meeting's open or lingering conversation.
+    fn live(&self, meeting: &MeetingKey) -> Option<Meta> {
+        let log = self.conversations.get(self.open.get(meeting)?)?.lock();
+        log.history.life.is_live().then(|| log.meta())
+    }
+}
+
+/// Forgets a watcher that went: strangers choose the names of meetings, so none may remain.
+struct Unwatch {
+    inner: Weak<Inner>,
+    meeting: MeetingKey,
+}
+
+impl Drop for Unwatch {
+    fn drop(&mut self) {
+        let Some(inner) = self.inner.upgrade() else { return };
+        let mut names = inner.names();
+        if let Some(watchers) = names.watchers.get_mut(&self.meeting) {
+            watchers.retain(|watcher| !watcher.is_closed());
+            if watchers.is_empty() {
+                names.watchers.remove(&self.meeting);
+            }
+        }
+    }
+}
+
 /// A lagging copy of one conversation.
 pub struct Replica {
     key: ConversationKey,
@@ -242,15 +277,33 @@ impl History {
         (analyst.until > now).then_some(AnalystProgress { read: Offset(analyst.watermark) })
     }
 
-    /// History that `seen` names is not there although its epoch is the present one: it was lost.
-    fn contradicts(&self, seen: Seen) -> bool {
-        if seen.epoch != Some(self.epoch) || seen.offset == Offset::START || self.dropped.is_some() {
-            return false;
+    /// Up to where the epoch agrees with the present one; none for an epoch that is not known.
+    fn agrees(&self, epoch: Epoch) -> Option<Offset> {
+        if epoch == self.epoch {
+            return Some(Offset(u64::MAX));
         }
-        match self.entry(seen.offset) {
-            None => true,
-            Some(entry) => seen.check.is_some_and(|check| check != entry.check),
+        let at = self.branches.iter().position(|&(old, _)| old == epoch)?;
+        // A later branch may have cut deeper.
+        self.branches.range(at..).map(|&(_, offset)| offset).min()
+    }
+
+    /// The entry that was seen stands there.
+    fn holds(&self, offset: Offset, check: u64) -> bool {
+        self.entry(offset).is_some_and(|entry| entry.check == check)
+    }
+
+    fn branch(&mut self, agreed: Offset, random: &Random) {
+        if self.branches.len() == BRANCHES {
+            self.branches.pop_front();
         }
+        self.branches.push_back((self.epoch, agreed));
+        self.branched += 1;
+        self.epoch = loop {
+            let epoch = Epoch(random.next() as u32);
+            if self.agrees(epoch).is_none() {
+                break epoch;
+            }
+        };
     }
 }
 
@@ -259,22 +312,31 @@ impl Log {
         self.subscribers.retain_mut(|subscriber| subscriber.offer(delivery));
     }
 
-    /// Branches when `seen` shows that history was lost.
+    /// Branches when `seen` shows that history was lost. Only who knows an entry's check can show it: a client's position
+    /// says nothing about the log.
     fn notice(&mut self, seen: Seen, random: &Random) {
-        if !self.history.contradicts(seen) {
+        let history = &mut self.history;
+        let (Some(epoch), Some(check)) = (seen.epoch, seen.check) else { return };
+        if history.dropped.is_some() || seen.offset == Offset::START {
             return;
         }
-        let history = &mut self.history;
-        // Another entry stands where `seen` was: the histories agree below it at most.
-        let top = Offset(history.top().offset.0.min(seen.offset.0 - 1));
-        tracing::warn!(conversation = %self.key, lost_after = top.0, seen = seen.offset.0, "history was lost: a new epoch begins");
-        history.branches.push((history.epoch, top));
-        history.epoch = loop {
-            let epoch = Epoch(random.next() as u32);
-            if epoch != history.epoch && history.branches.iter().all(|&(old, _)| old != epoch) {
-                break epoch;
+        let top = history.top().offset;
+        let below = Offset(seen.offset.0 - 1).min(top);
+        match history.agrees(epoch) {
+            Some(agreed) if seen.offset > agreed || history.holds(seen.offset, check) => return,
+            // The histories parted earlier than was known.
+            Some(_) if epoch != history.epoch => {
+                if let Some((_, agreed)) = history.branches.iter_mut().find(|(old, _)| *old == epoch) {
+                    *agreed = below;
+                }
+                return;
             }
-        };
+            // Another entry stands where `seen` was, or none: the histories agree below it at most.
+            Some(_) => history.branch(below, random),
+            // The epoch itself was lost.
+            None => history.branch(top, random),
+        }
+        tracing::warn!(conversation = %self.key, seen = seen.offset.0, top = top.0, "history was lost: a new epoch begins");
         self.announce(&Delivery::Changed);
     }
 
@@ -282,7 +344,7 @@ impl Log {
         &mut self,
         publisher: &PublisherId,
         through: u64,
-        first_index: usize,
+        by: By,
         events: Vec<Event>,
         now: Timestamp,
         random: &Random,
@@ -291,9 +353,10 @@ impl Log {
         let mut appended = Vec::with_capacity(events.len());
         for (index, event) in events.into_iter().enumerate() {
             let sequence = &mut history.sequences[event.class().index()];
-            let id = match &event {
-                Event::Insight(insight) => EventId::of_revision(insight.id, insight.revision),
-                _ => EventId::of_input(publisher, through, first_index + index),
+            let id = match (&event, by) {
+                (Event::Insight(insight), _) => EventId::of_revision(insight.id, insight.revision),
+                (event, By::Log) => added_id(publisher, through, event),
+                (_, By::Publisher) => EventId::of_input(publisher, through, index),
             };
             let offset = Offset(history.entries.len() as u64 + 1);
             let entry = Entry {
@@ -345,17 +408,18 @@ impl Log {
     fn check_generation(&self, publisher: &PublisherId, generation: Generation) -> Result<(), Refusal> {
         let Some(holder) = self.history.publishers.get(publisher) else {
             // Claimed in a history that was lost, or never.
-            return Err(if self.history.branches.is_empty() {
+            return Err(if self.history.branched == 0 && generation == Generation(0) {
                 Refusal::Invalid(format!("{publisher} has not claimed its place"))
             } else {
                 Refusal::Reclaim
             });
         };
-        if generation > holder.generation || holder.branches < self.history.branches.len() {
-            return Err(Refusal::Reclaim);
-        }
         if generation < holder.generation {
+            // Whatever was lost, the history that is left knows of a successor.
             return Err(Refusal::Fenced { current: holder.generation });
+        }
+        if generation > holder.generation || holder.branched < self.history.branched {
+            return Err(Refusal::Reclaim);
         }
         Ok(())
     }
@@ -403,7 +467,9 @@ impl Log {
         if batch.from > watermark {
             return Err(Refusal::Hole { watermark });
         }
-        if self.history.entries.len() + batch.events.len() > limits.max_entries {
+        // What lets a full conversation end is still accepted: there are few of these.
+        let closing = batch.events.iter().all(|event| matches!(event, Event::StreamEnded(_)));
+        if !closing && self.history.entries.len() + batch.events.len() > limits.max_entries {
             return Err(Refusal::Full { what: "the conversation has as many events as one may have" });
         }
         Ok(self.take(batch, now, limits, random))
@@ -415,25 +481,16 @@ impl Log {
         if !events.is_empty() && matches!(publisher, PublisherId::Stream(_)) {
             self.history.life.heard(now);
         }
-        let count = events.len();
-        let lifecycle: Vec<Event> = events
+        let streams: Vec<Event> = events
             .iter()
             .filter(|event| matches!(event, Event::StreamStarted(_) | Event::StreamEnded(_)))
             .cloned()
             .collect();
-        let mut entries = self.append(&publisher, through, 0, events, now, random);
+        let mut entries = self.append(&publisher, through, By::Publisher, events, now, random);
         let last = self.history.top().offset;
-        for event in lifecycle {
-            let analyst = self.history.analyst(now);
-            let next = self.history.top().offset.next();
-            let added = match &event {
-                Event::StreamStarted(started) => self.history.life.started(started, now, limits),
-                Event::StreamEnded(ended) => self.history.life.stream_ended(ended, next, analyst, now, limits),
-                _ => Vec::new(),
-            };
-            let index = entries.len().max(count);
-            entries.extend(self.append(&publisher, through, index, added, now, random));
-        }
+        let analyst = self.history.analyst(now);
+        let added = self.history.life.appended(&streams, last, analyst, now, limits);
+        entries.extend(self.append(&publisher, through, By::Log, added, now, random));
         let position = Position { epoch: self.history.epoch, offset: last };
         if let Some(holder) = self.history.publishers.get_mut(&publisher) {
             holder.watermark = through;
@@ -446,8 +503,7 @@ impl Log {
         }
         if publisher == PublisherId::Analyst {
             let added = self.history.life.analyst_read(AnalystProgress { read: Offset(through) }, now);
-            let index = entries.len().max(count);
-            entries.extend(self.append(&publisher, through, index, added, now, random));
+            entries.extend(self.append(&publisher, through, By::Log, added, now, random));
         }
         self.announce_entries(entries);
         Published { duplicate: false, position, watermark: through, top: self.history.top() }
@@ -457,26 +513,25 @@ impl Log {
         self.notice(after, random);
         let history = &self.history;
         let top = history.top();
-        let mut from = after.offset;
         if let Some(epoch) = after.epoch
             && epoch != history.epoch
         {
-            let Some(at) = history.branches.iter().position(|&(old, _)| old == epoch) else {
+            let Some(agreed) = history.agrees(epoch) else {
                 let resume = Seen { epoch: Some(history.epoch), offset: Offset::START, check: None };
                 return Read::Gap { reason: GapReason::Lost, resume };
             };
-            // A later branch may have cut deeper.
-            let agrees = history.branches[at..].iter().map(|&(_, offset)| offset).min().unwrap_or(Offset::START);
-            if after.offset > agrees {
-                let check = history.entry(agrees).map(|entry| entry.check);
-                let resume = Seen { epoch: Some(history.epoch), offset: agrees, check };
+            if after.offset > agreed {
+                let check = history.entry(agreed).map(|entry| entry.check);
+                let resume = Seen { epoch: Some(history.epoch), offset: agreed, check };
                 return Read::Gap { reason: GapReason::Branch, resume };
             }
+        } else if after.offset > top.offset {
+            return Read::Gap { reason: GapReason::Lost, resume: top };
         }
-        if history.dropped.is_some() && from < top.offset {
+        if history.dropped.is_some() && after.offset < top.offset {
             return Read::Gap { reason: GapReason::Retention, resume: top };
         }
-        from = from.min(top.offset);
+        let from = after.offset.min(top.offset);
         let entries = if history.dropped.is_some() {
             Vec::new()
         } else {
@@ -491,23 +546,52 @@ impl Log {
         let top = self.history.top().offset;
         let events = self.history.life.tick(top, analyst, now, limits);
         if !events.is_empty() {
-            // What the clock appends is named by where it stands: two ticks never append the same.
-            let entries = self.append(&PublisherId::Clock, top.0 + 1, 0, events, now, random);
-            self.announce_entries(entries);
+            self.append_by_clock(events, now, random);
         }
         let ended = self.history.life.ended();
         if !self.history.life.is_live()
             && self.history.dropped.is_none()
             && ended.is_some_and(|ended| ended + limits.log_retention <= now)
         {
+            self.history.life.compacted();
             self.drop_entries();
         }
+    }
+
+    /// Named by where they stand: two ticks never append the same.
+    fn append_by_clock(&mut self, events: Vec<Event>, now: Timestamp, random: &Random) {
+        let through = self.history.top().offset.0 + 1;
+        let entries = self.append(&PublisherId::Clock, through, By::Log, events, now, random);
+        self.announce_entries(entries);
     }
 
     fn drop_entries(&mut self) {
         self.history.dropped = Some(self.history.top());
         self.history.entries = Vec::new();
+        // Nobody publishes any more.
+        self.history.publishers = BTreeMap::new();
         self.announce(&Delivery::Changed);
+    }
+}
+
+/// Who asks for an event, which decides its id.
+#[derive(Clone, Copy)]
+enum By {
+    Publisher,
+    Log,
+}
+
+/// The id of an event that the log itself adds: of its kind and whom it is about, so that the same batch, appended again
+/// in another history, gives the same event the same id, and another one another.
+fn added_id(publisher: &PublisherId, through: u64, event: &Event) -> EventId {
+    let about = match event {
+        Event::Joined(who) | Event::Left(who) => who.id.0,
+        event => event.stream().map_or(Uuid::nil(), |stream| stream.0),
+    };
+    match event {
+        // A conversation ends once, whoever brings it about.
+        Event::Ended(_) => EventId::of_added(&PublisherId::Clock, 0, event.kind(), about),
+        event => EventId::of_added(publisher, through, event.kind(), about),
     }
 }
 
@@ -524,13 +608,8 @@ impl Bus for MemoryBus {
     fn open<'a>(&'a self, meeting: &'a MeetingKey, proposal: Proposal) -> BoxFuture<'a, Result<Opened, Error>> {
         let inner = &self.inner;
         let mut names = inner.names();
-        if let Some(key) = names.open.get(meeting)
-            && let Some(conversation) = names.conversations.get(key)
-        {
-            let log = conversation.lock();
-            if log.history.life.is_live() {
-                return done(Ok(Opened { key: key.clone(), created: false, meta: log.meta() }));
-            }
+        if let Some(meta) = names.live(meeting) {
+            return done(Ok(Opened { key: meta.key.clone(), created: false, meta }));
         }
         if names.conversations.len() >= inner.limits.max_conversations {
             return done(Err(Refusal::Full { what: "as many conversations are held as may be" }.into()));
@@ -548,7 +627,8 @@ impl Bus for MemoryBus {
             started: now,
             history: History {
                 epoch: proposal.epoch,
-                branches: Vec::new(),
+                branched: 0,
+                branches: VecDeque::new(),
                 entries: Vec::new(),
                 dropped: None,
                 sequences: [0; Class::COUNT],
@@ -559,7 +639,7 @@ impl Bus for MemoryBus {
             subscribers: Vec::new(),
         };
         let started = Event::Started(Started { at: now, title: proposal.title });
-        log.append(&PublisherId::Clock, 1, 0, vec![started], now, &inner.random);
+        log.append(&PublisherId::Clock, 1, By::Log, vec![started], now, &inner.random);
         let meta = log.meta();
         let conversation = Conversation { next: AtomicU64::new(u64::MAX), log: Mutex::new(log) };
         conversation.schedule(&conversation.lock(), &inner.limits);
@@ -567,8 +647,8 @@ impl Bus for MemoryBus {
         names.by_id.insert((meeting.account.clone(), proposal.conversation), key.clone());
         names.open.insert(meeting.clone(), key.clone());
         if let Some(watchers) = names.watchers.get_mut(meeting) {
-            watchers
-                .retain(|watcher| !matches!(watcher.try_send(key.clone()), Err(mpsc::error::TrySendError::Closed(_))));
+            // Who lags behind hears that the watch ended, and asks anew.
+            watchers.retain(|watcher| watcher.try_send(key.clone()).is_ok());
             if watchers.is_empty() {
                 names.watchers.remove(meeting);
             }
@@ -578,21 +658,19 @@ impl Bus for MemoryBus {
 
     fn current<'a>(&'a self, meeting: &'a MeetingKey) -> BoxFuture<'a, Result<Option<Meta>, Error>> {
         let names = self.inner.names();
-        let conversation = names.open.get(meeting).and_then(|key| names.conversations.get(key));
-        done(Ok(conversation.map(|conversation| conversation.lock().meta())))
+        done(Ok(names.live(meeting)))
     }
 
     fn watch<'a>(&'a self, meeting: &'a MeetingKey) -> BoxFuture<'a, Result<Watch, Error>> {
         let (opened, receiver) = mpsc::channel(WATCH_CAPACITY);
         let mut names = self.inner.names();
-        if let Some(key) = names.open.get(meeting) {
+        if let Some(meta) = names.live(meeting) {
             // There is room: the channel is new.
-            let _ = opened.try_send(key.clone());
+            let _ = opened.try_send(meta.key);
         }
-        let watchers = names.watchers.entry(meeting.clone()).or_default();
-        watchers.retain(|watcher| !watcher.is_closed());
-        watchers.push(opened);
-        done(Ok(Watch::new(receiver, Box::new(()))))
+        names.watchers.entry(meeting.clone()).or_default().push(opened);
+        let guard = Unwatch { inner: Arc::downgrade(&self.inner), meeting: meeting.clone() };
+        done(Ok(Watch::new(receiver, Box::new(guard))))
     }
 
     fn find<'a>(
@@ -620,29 +698,32 @@ impl Bus for MemoryBus {
         key: &'a ConversationKey,
         publisher: &'a PublisherId,
     ) -> BoxFuture<'a, Result<Claim, Error>> {
-        let limits = &self.inner.limits;
+        let inner = &self.inner;
+        let limits = &inner.limits;
         done(self.inner.with(key, |_, log, now| {
             if *publisher == PublisherId::Clock {
                 return Err(Refusal::Invalid("clock is not claimed".to_owned()).into());
             }
             log.admits(publisher)?;
-            let branches = log.history.branches.len();
-            let held = log.history.publishers.get(publisher).map(|holder| holder.until);
-            if let Some(until) = held.filter(|until| publisher.is_leased() && *until > now) {
+            let branched = log.history.branched;
+            // Before a branch everybody has to claim anew, so no lease of then keeps anybody out.
+            let held = log.history.publishers.get(publisher).filter(|holder| holder.branched == branched);
+            if let Some(until) = held.map(|holder| holder.until).filter(|until| publisher.is_leased() && *until > now) {
                 return Err(Refusal::Held { until }.into());
             }
             let holder = log.history.publishers.entry(publisher.clone()).or_insert_with(|| Publisher {
                 generation: Generation(0),
-                branches,
+                branched,
                 watermark: 0,
                 restart: None,
                 origin: now,
                 until: now,
                 recent: VecDeque::new(),
             });
-            // Above any generation of a history that was lost, too.
-            holder.generation = Generation(holder.generation.0 + 1 + (u64::from(holder.branches < branches) << 16));
-            holder.branches = branches;
+            // Random, so that claims in a history that was lost and in the one that is left do not meet.
+            let skipped = inner.random.next() % SKIPPED + u64::from(branched > 0) * SKIPPED_BY_BRANCH;
+            holder.generation = Generation(holder.generation.0 + 1 + skipped);
+            holder.branched = branched;
             holder.until = now + limits.publisher_lease;
             let (generation, watermark, restart, origin) =
                 (holder.generation, holder.watermark, holder.restart.clone(), holder.origin);
@@ -682,7 +763,7 @@ impl Bus for MemoryBus {
         done(self.inner.with(key, |_, log, now| {
             log.admits(publisher)?;
             log.check_generation(publisher, generation)?;
-            if matches!(publisher, PublisherId::Stream(_)) {
+            if matches!(publisher, PublisherId::Stream(_)) && !ephemerals.is_empty() {
                 log.history.life.heard(now);
             }
             let follows = Position { epoch: log.history.epoch, offset: log.history.top().offset };
@@ -721,7 +802,8 @@ impl Bus for MemoryBus {
                     if log.history.life.state() == State::Deleted {
                         return Err(Refusal::Gone.into());
                     }
-                    log.history.life.renew(gateway, lease.listeners, now, &self.inner.limits);
+                    let back = log.history.life.renew(gateway, lease.listeners, now, &self.inner.limits);
+                    log.append_by_clock(back, now, &self.inner.random);
                     Ok((log.meta(), log.history.life.listeners(now)))
                 });
                 let (meta, listeners) = renewed.map_or((None, 0), |(meta, listeners)| (Some(meta), listeners));
@@ -741,9 +823,20 @@ impl Bus for MemoryBus {
     fn due(&self, max: usize) -> BoxFuture<'_, Result<Vec<ConversationKey>, Error>> {
         let now = self.inner.clock.now().micros();
         let names = self.inner.names();
-        // A hash map's order is random enough for several visitors not to queue behind one another.
         let due = names.conversations.iter().filter(|(_, found)| found.next.load(Ordering::Relaxed) <= now);
-        done(Ok(due.take(max).map(|(key, _)| key.clone()).collect()))
+        // Any `max` of them, in any order: several visitors do not queue behind one another, and one that cannot be dealt
+        // with does not keep the others waiting.
+        let mut chosen: Vec<&ConversationKey> = Vec::new();
+        for (seen, (key, _)) in due.enumerate() {
+            let place = (self.inner.random.next() % (seen as u64 + 1)) as usize;
+            if chosen.len() < max {
+                chosen.push(key);
+                chosen.swap(place, seen);
+            } else if place < max {
+                chosen[place] = key;
+            }
+        }
+        done(Ok(chosen.into_iter().cloned().collect()))
     }
 
     fn tick<'a>(&'a self, key: &'a ConversationKey) -> BoxFuture<'a, Result<Ticked, Error>> {
@@ -802,6 +895,7 @@ impl Bus for MemoryBus {
             }
             log.history.life.deleted(now);
             log.history.record = None;
+            log.title = String::new();
             log.drop_entries();
             Ok(())
         }))

@@ -18,7 +18,10 @@ use std::{
 
 use bytes::Bytes;
 use futures::FutureExt;
-use hearsay_bus::{Body, Bus, Delivery, Entry, Error, Read, Refusal, Seen, State, Subscription, Tail};
+use hearsay_bus::{
+    Body, Bus, Delivery, Entry, Error, Read, Refusal, Seen, State, Subscription, Tail,
+    follow::{Follower, Step, gap_reason},
+};
 use hearsay_protocol::{
     CloseCode, ConversationKey, Epoch, Event, Offset, Position, StreamId, Timestamp, UtteranceId,
     client::ErrorCode,
@@ -31,9 +34,7 @@ use tokio::{
 };
 
 use crate::{
-    Audience, Class, JoinError, Outbox, Scene,
-    follow::{self, Follower, Step},
-    frame,
+    Audience, Class, JoinError, Outbox, Scene, frame,
     hub::{FeedHandle, History, Inner, Progress},
     inbox::{GroupLink, Joiner, Letters, MemberId, Ready, Sink, Who},
     listeners::{Flush, Part, Post},
@@ -930,7 +931,7 @@ impl CatchUp {
                     at = Seen { epoch: Some(page.epoch), ..page.top };
                 }
                 Ok(Read::Gap { reason, resume }) => {
-                    let reason = follow::gap_reason(reason, &resume);
+                    let reason = gap_reason(reason, &resume);
                     let to = resume.position().unwrap_or(self.scene.position(resume.offset));
                     let from = at.position().unwrap_or(to);
                     metrics::gap_told(reason.name());

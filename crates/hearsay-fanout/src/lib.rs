@@ -15,7 +15,6 @@
 mod config;
 mod cores;
 mod feed;
-mod follow;
 pub mod frame;
 mod hub;
 mod inbox;

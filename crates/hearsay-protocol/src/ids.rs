@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use uuid::Uuid;
 
+use crate::event::EventKind;
+
 /// Why a name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {
@@ -217,6 +219,16 @@ impl EventId {
 }
 
 impl EventId {
+    /// The id of an event that the log itself adds behind a publisher's, about a stream or participant.
+    pub fn of_added(publisher: &PublisherId, through: u64, kind: EventKind, about: Uuid) -> Self {
+        let name = publisher.to_string();
+        let kind = kind.name();
+        Self(derive(
+            Uuid::NAMESPACE_OID,
+            &[b"added", name.as_bytes(), &through.to_be_bytes(), kind.as_bytes(), about.as_bytes()],
+        ))
+    }
+
     /// The id of one revision of an insight: each is an event of its own.
     pub fn of_revision(insight: Self, revision: u32) -> Self {
         Self(derive(insight.0, &[b"revision", &revision.to_be_bytes()]))

@@ -1,19 +1,21 @@
 //! Makes a contiguous run of entries out of announcements that may be lost, repeated, reordered or of another history.
 //!
-//! A state machine without I/O or clock. Whatever does not continue the run asks for a read from where the run is; while
-//! one is owed, announced entries are ignored, since the read will hold them. So there is nothing to buffer.
+//! A state machine without I/O or clock, for every reader of the log. Whatever does not continue the run asks for a read
+//! from where the run is; while one is owed, of announced entries only the newest position is kept: the read that is under
+//! way holds it or another follows. So there is nothing to buffer.
 
 use std::collections::VecDeque;
 
-use hearsay_bus::{Delivery, Entry, Page, Read, Seen, Tail};
 use hearsay_protocol::{Epoch, EventId, Position, wire};
+
+use crate::{Delivery, Entry, Page, Read, Seen, Tail};
 
 /// Ids remembered to tell entries that were appended again after a branch.
 const REMEMBERED: usize = 512;
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Step {
+pub enum Step {
     /// Show it; `again`: its id was shown before history branched.
     Entry { entry: Entry, again: bool },
     /// The epoch is another from here on.
@@ -22,38 +24,46 @@ pub(crate) enum Step {
     Gap { from: Option<Position>, to: Position, reason: wire::Gap },
 }
 
-pub(crate) struct Follower {
+/// A reader's place on the log.
+pub struct Follower {
     at: Seen,
     behind: bool,
+    /// The newest entry announced while a read was owed.
+    heard: Option<Position>,
     shown: VecDeque<EventId>,
     branched: bool,
 }
 
 impl Follower {
-    pub(crate) fn new(at: Seen) -> Self {
-        Self { at, behind: true, shown: VecDeque::new(), branched: false }
+    /// Begins after `at`, with a read owed.
+    pub fn new(at: Seen) -> Self {
+        Self { at, behind: true, heard: None, shown: VecDeque::new(), branched: false }
     }
 
     /// The newest entry of the run.
-    pub(crate) fn at(&self) -> Seen {
+    pub fn at(&self) -> Seen {
         self.at
     }
 
-    /// A read from [`Follower::at`] is owed.
-    pub(crate) fn is_behind(&self) -> bool {
+    /// A read from [`Follower::at`] is owed; its answer goes to [`Follower::read`].
+    pub fn is_behind(&self) -> bool {
         self.behind
     }
 
     /// The subscription was renewed: anything may have been missed.
-    pub(crate) fn missed(&mut self) {
+    pub fn missed(&mut self) {
         self.behind = true;
     }
 
-    pub(crate) fn delivered(&mut self, delivery: &Delivery, steps: &mut Vec<Step>) {
+    /// What was announced.
+    pub fn delivered(&mut self, delivery: &Delivery, steps: &mut Vec<Step>) {
         match delivery {
             Delivery::Appended { epoch, entries } => {
                 if self.behind || Some(*epoch) != self.at.epoch {
                     self.behind = true;
+                    if let Some(last) = entries.last() {
+                        self.heard = Some(Position { epoch: *epoch, offset: last.offset });
+                    }
                     return;
                 }
                 for entry in entries.iter() {
@@ -76,7 +86,7 @@ impl Follower {
     }
 
     /// The log's own word on its end.
-    pub(crate) fn tail(&mut self, tail: &Tail) {
+    pub fn tail(&mut self, tail: &Tail) {
         let Some(meta) = &tail.meta else { return };
         // A lower end is an answer that is late, or a log that lost its newest entries: the read knows, by the check.
         let same = (meta.top.epoch, meta.top.offset) == (self.at.epoch, self.at.offset);
@@ -94,7 +104,7 @@ impl Follower {
     }
 
     /// The answer to the read that was owed. More is owed while [`Follower::is_behind`].
-    pub(crate) fn read(&mut self, read: Read, steps: &mut Vec<Step>) {
+    pub fn read(&mut self, read: Read, steps: &mut Vec<Step>) {
         match read {
             Read::Gap { reason, resume } => {
                 let from = self.at.position();
@@ -119,8 +129,11 @@ impl Follower {
                 if self.at.offset == top.offset && self.at.check.is_none() {
                     self.at.check = top.check;
                 }
-                // An empty page cannot bring the end nearer; the next announcement or tail asks again.
-                self.behind = self.at.offset < top.offset && !nothing;
+                // An empty page cannot bring the end nearer; the next announcement or tail asks again. What was announced
+                // meanwhile is asked for once.
+                let heard =
+                    self.heard.take().is_some_and(|heard| heard.epoch == epoch && heard.offset > self.at.offset);
+                self.behind = (self.at.offset < top.offset && !nothing) || heard;
             }
         }
     }
@@ -146,8 +159,8 @@ impl Follower {
 }
 
 /// A position nothing of which is on the log is of another conversation: each begins with an epoch of its own.
-pub(crate) fn gap_reason(reason: hearsay_bus::GapReason, resume: &Seen) -> wire::Gap {
-    use hearsay_bus::GapReason;
+pub fn gap_reason(reason: crate::GapReason, resume: &Seen) -> wire::Gap {
+    use crate::GapReason;
     use hearsay_protocol::Offset;
     match reason {
         GapReason::Branch | GapReason::Lost if resume.offset == Offset::START => wire::Gap::Conversation,
@@ -161,7 +174,7 @@ pub(crate) fn gap_reason(reason: hearsay_bus::GapReason, resume: &Seen) -> wire:
 mod tests {
     use std::sync::Arc;
 
-    use hearsay_bus::{Body, GapReason};
+    use crate::{Body, GapReason};
     use hearsay_protocol::{Offset, PublisherId, Timestamp};
     use proptest::prelude::*;
     use uuid::Uuid;
@@ -241,7 +254,49 @@ mod tests {
         ]
     }
 
+    #[derive(Debug, Clone, Copy)]
+    enum Turn {
+        Append,
+        /// The log takes the read that is owed.
+        Ask,
+        /// Its answer arrives.
+        Answer,
+    }
+
     proptest! {
+        /// As long as no announcement is lost, everything is shown without waiting for another sign of the end, however
+        /// long answers are under way.
+        #[test]
+        fn nothing_announced_during_a_read_waits(
+            turns in prop::collection::vec(prop_oneof![Just(Turn::Append), Just(Turn::Ask), Just(Turn::Answer)], 0..60),
+            max in 1..4_usize,
+        ) {
+            let mut log = Log { epoch: 1, ..Log::default() };
+            let mut follower = Follower::new(Seen::NOTHING);
+            let (mut steps, mut answer) = (Vec::new(), None);
+            for turn in turns {
+                match turn {
+                    Turn::Append => {
+                        let entry = entry(1, log.entries.len() as u64 + 1);
+                        log.entries.push(entry.clone());
+                        let entries = Arc::from([entry]);
+                        follower.delivered(&Delivery::Appended { epoch: Epoch(1), entries }, &mut steps);
+                    }
+                    Turn::Ask if answer.is_none() && follower.is_behind() => answer = Some(log.read(follower.at(), max)),
+                    Turn::Ask => (),
+                    Turn::Answer => {
+                        if let Some(answer) = answer.take() {
+                            follower.read(answer, &mut steps);
+                        }
+                    }
+                }
+            }
+            while follower.is_behind() {
+                follower.read(answer.take().unwrap_or_else(|| log.read(follower.at(), max)), &mut steps);
+            }
+            prop_assert_eq!(follower.at().offset.0, log.entries.len() as u64);
+        }
+
         /// Whatever is lost, repeated, reordered or rolled back: shown entries are contiguous or a gap is told, and in the
         /// end everything that is on the log was shown.
         #[test]
