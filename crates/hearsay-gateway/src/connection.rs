@@ -141,10 +141,7 @@ impl Connection {
                     match message.unwrap_or(Message::Lost) {
                         Message::Text(text) => Input::Message(ClientMessage::parse(&text)),
                         Message::Binary(chunk) => Input::Audio(chunk),
-                        Message::Ping(payload) => {
-                            self.outbox.offer(frame::pong(&payload), Class::Control);
-                            continue;
-                        }
+                        Message::Ping(payload) => Input::Ping(payload),
                         Message::Pong => continue,
                         Message::Close(code) => {
                             peers_code = code;
@@ -234,6 +231,10 @@ impl Connection {
             Effect::CheckToken(token) => Some(Input::TokenChecked(self.check_token(&token))),
             Effect::Send(reply) => {
                 self.outbox.offer(frame::text(&reply::text(&reply)), Class::Control);
+                None
+            }
+            Effect::Pong(payload) => {
+                self.outbox.offer(frame::pong(&payload), Class::Control);
                 None
             }
             Effect::Close(code) => {

@@ -60,6 +60,8 @@ pub(crate) struct Rights {
 pub(crate) enum Input {
     /// A text message, parsed.
     Message(Result<ClientMessage, ClientError>),
+    /// A WebSocket ping, with what its answer repeats.
+    Ping(Bytes),
     Audio(Bytes),
     Started(Result<Started, StartFailure>),
     Finished,
@@ -113,6 +115,8 @@ pub(crate) enum Effect {
     Finish(StreamEnd),
     CheckToken(Secret),
     Send(Reply),
+    /// The WebSocket answer to a WebSocket ping.
+    Pong(Bytes),
     /// Behind everything sent.
     Close(CloseCode),
     /// The client is gone or said goodbye: nothing more is for it.
@@ -360,6 +364,11 @@ impl Session {
                 }
             }
             Input::Message(message) => self.message(message, now, effects),
+            Input::Ping(payload) => {
+                if self.admitted(now, effects) {
+                    effects.push_back(Effect::Pong(payload));
+                }
+            }
             Input::Audio(chunk) => self.audio(chunk, now, effects),
             Input::Started(answer) => self.started(answer, now, effects),
             Input::Finished => self.finished(now, effects),
@@ -384,14 +393,23 @@ impl Session {
         }
     }
 
-    fn message(&mut self, message: Result<ClientMessage, ClientError>, now: Instant, effects: &mut VecDeque<Effect>) {
-        if !self.requests.take(1.0, now) {
+    /// Whether the client may send one more message or ping by now; if not, it is done with.
+    fn admitted(&mut self, now: Instant, effects: &mut VecDeque<Effect>) -> bool {
+        let admitted = self.requests.take(1.0, now);
+        if !admitted {
             let details = format!(
                 "more than {} messages at once; {} a second are accepted",
                 self.limits.requests_burst, self.limits.requests_per_second
             );
             self.refuse(ClientError::new(ErrorCode::TooFast, details), effects);
-            return self.end(Reason::TooFast, StreamEnd::Lost, Then::Close(CloseCode::Policy), effects);
+            self.end(Reason::TooFast, StreamEnd::Lost, Then::Close(CloseCode::Policy), effects);
+        }
+        admitted
+    }
+
+    fn message(&mut self, message: Result<ClientMessage, ClientError>, now: Instant, effects: &mut VecDeque<Effect>) {
+        if !self.admitted(now, effects) {
+            return;
         }
         let message = match message {
             Ok(message) => message,

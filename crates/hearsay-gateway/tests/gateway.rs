@@ -579,7 +579,7 @@ async fn floods_of_messages_and_of_pings_end_their_sender_only() {
     }
     let all = client.rest().await;
     assert!(all.contains(&"error too_fast".to_owned()) && all.last().unwrap() == "closed 1008", "{all:?}");
-    // A client that pings without end and reads nothing is cut when its pongs pile up.
+    // So is a client that pings without end and reads nothing.
     let mut raw = raw_socket(&house).await;
     let ping: Vec<u8> = [vec![0x89, 0xfd, 0, 0, 0, 0], vec![0; 125]].concat().repeat(64);
     let flooded = async { while raw.write_all(&ping).await.is_ok() {} };

@@ -80,6 +80,7 @@ impl Pair {
             "audio" => self.give(Input::Audio(Bytes::from(vec![0; rest.parse().unwrap()]))),
             "stop" => self.text("{'type': 'stop_request'}"),
             "ping" => self.text("__PING__"),
+            "ws-ping" => self.give(Input::Ping(Bytes::from_static(b"x"))),
             "wait" => {
                 self.now += Duration::from_millis(rest.parse().unwrap());
                 if self.session.deadline().is_some_and(|deadline| deadline <= self.now) {
@@ -147,6 +148,7 @@ fn name(effect: &Effect) -> String {
         Effect::CheckToken(_) => "check".to_owned(),
         Effect::Close(code) => format!("close:{}", code.code().map_or("empty".to_owned(), |code| code.to_string())),
         Effect::Hangup => "hangup".to_owned(),
+        Effect::Pong(_) => "ws-pong".to_owned(),
         Effect::Send(reply) => match reply {
             Reply::StartedListening => "listening".to_owned(),
             Reply::ConversationCreated(_) => "created".to_owned(),
@@ -296,6 +298,9 @@ fn floods_of_messages_are_cut() {
     let script = format!("start; {}", vec!["text x"; 50].join("; "));
     let errors = vec!["error:invalid_request"; 49].join(" ");
     check(&script, &format!("START {errors} error:too_fast finish:lost close:1008"));
+    let script = format!("start; {}", vec!["ws-ping"; 50].join("; "));
+    let pongs = vec!["ws-pong"; 49].join(" ");
+    check(&script, &format!("START {pongs} error:too_fast finish:lost close:1008"));
 }
 
 #[test]
@@ -359,7 +364,7 @@ fn arbitrary_step() -> impl Strategy<Value = String> {
             "failed fenced", "failed",
         ]).prop_map(str::to_owned),
         2 => prop::sample::select(vec![
-            "hold", "answer", "full", "well", "unsupported encoding", "ping", "text x", "health 1", "finalized a",
+            "hold", "answer", "full", "well", "unsupported encoding", "ping", "ws-ping", "text x", "health 1", "finalized a",
             r#"text {"type":"modify_request","speechRecognition":{"sampleRateHertz":48000}}"#,
         ]).prop_map(str::to_owned),
     ]
