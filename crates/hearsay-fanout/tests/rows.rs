@@ -175,7 +175,7 @@ fn config() -> FanoutConfig {
 async fn rows_get_events_answer_pings_and_stops_in_one_order() {
     let house = house(config()).await;
     // A keep-alive that came with the request.
-    let mut early = house.listen("rows", History::None, &masked(1, b"__PING__")).await;
+    let mut early = house.listen("rows", History::All, &masked(1, b"__PING__")).await;
     assert_eq!(early.text().await, "__PONG__");
     let key = house.bus.start("rows");
     early.created().await;
