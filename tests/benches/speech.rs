@@ -8,7 +8,7 @@
 
 use std::{path::Path, sync::atomic::AtomicBool, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use hearsay_protocol::{AudioFormat, Encoding, event::SpeakerConfig};
 use hearsay_speech::{
     engine::{
@@ -120,14 +120,17 @@ async fn words() -> Result<()> {
         }
     }
     println!("\npooled");
-    for (name, wrong, cut) in pooled {
+    for (name, wrong, cut) in &pooled {
         let rate =
             |errors: Errors| if errors.words > 0 { format!("{:.2}%", 100.0 * errors.rate()) } else { "-".into() };
-        println!("{name:<28} {:>6} {:>9} {:>9}", wrong.words, rate(wrong), rate(cut));
+        println!("{name:<28} {:>6} {:>9} {:>9}", wrong.words, rate(*wrong), rate(*cut));
     }
     println!("{same} of {files} files: streamed words identical to the whole file at once");
     server.stop().await?;
-    anyhow::ensure!(same == files, "streaming changed words");
+    ensure!(same == files, "streaming changed words");
+    let read = pooled.iter().find(|(name, ..)| *name == "read").context("the set has a read part")?;
+    let lost = 100.0 * (read.1.rate() - read.2.rate());
+    ensure!(lost <= 1.5, "cutting by ourselves costs {lost:.2} points on the read part; 1.5 are accepted");
     Ok(())
 }
 
@@ -136,15 +139,18 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
     sorted.get(index).copied().unwrap_or(f64::NAN)
 }
 
-fn show(name: &str, mut values: Vec<f64>) {
+/// Prints a figure's quantiles and gives its median and 95th percentile.
+fn show(name: &str, mut values: Vec<f64>) -> (f64, f64) {
     values.sort_by(f64::total_cmp);
+    let (half, most) = (quantile(&values, 0.5), quantile(&values, 0.95));
     println!(
         "{name:<52} n={:<5} p50 {:>6.0}  p95 {:>6.0}  max {:>6.0}",
         values.len(),
-        quantile(&values, 0.5),
-        quantile(&values, 0.95),
+        half,
+        most,
         values.last().copied().unwrap_or(f64::NAN)
     );
+    (half, most)
 }
 
 /// Three copies of the same words in a row.
@@ -220,13 +226,17 @@ async fn latency(most: usize) -> Result<()> {
         }
     }
     println!("milliseconds; pause {:?}, messages of {MESSAGE:?}", Settings::default().pause);
-    show("last sample of speech sent -> final at a subscriber", finals);
+    let finals = show("last sample of speech sent -> final at a subscriber", finals);
     show("length of those utterances", lengths);
-    show("speech starts -> first caption", firsts);
-    show("word starts against the voices' marks", starts);
+    let firsts = show("speech starts -> first caption", firsts);
+    let starts = show("word starts against the voices' marks", starts);
     println!(
         "{partials} partials, {empty} empty, {looping} with three copies of a block; {unmatched} utterances without a final at their end"
     );
     server.stop().await?;
+    ensure!(empty + looping + unmatched == 0, "no partial may be empty or loop, and every utterance has its final");
+    ensure!(finals.0 <= 450.0 && finals.1 <= 800.0, "finals are late: 450 ms and 800 ms are to be reached");
+    ensure!(firsts.1 <= 1_000.0, "first captions are late: 1,000 ms is to be reached");
+    ensure!(starts.0 <= 50.0, "word starts are off: 50 ms is to be reached");
     Ok(())
 }
