@@ -63,6 +63,7 @@ pub(crate) async fn answer(
             StatusCode::NOT_IMPLEMENTED,
             "tokens carry their own end and cannot be revoked; they expire as expiresIn says",
         )),
+        Route::Asset(asset) => Ok(asset.answer(request.headers())),
         Route::Conversation { id, part } => conversation(shared, &request, id, part).await,
     };
     match answered {

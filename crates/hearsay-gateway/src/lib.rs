@@ -1,7 +1,7 @@
 //! The edge: HTTP and WebSocket in, audio to the recognizers, the meeting's events back.
 //!
 //! ```text
-//! accept ── permit, HTTP ──┬─ http_api (tokens, operators, handshakes; refusals are held)
+//! accept ── permit, HTTP ──┬─ http_api (the page, tokens, operators, handshakes; refusals are held)
 //!                          ├─ connection ── Session ──┬─ Uplink: audio to a recognizer
 //!                          │   (a speaker's task)     ├─ StreamPublisher: began, changed, ended
 //!                          │                          └─ Hub: the meeting's events into its Outbox
@@ -12,6 +12,7 @@
 
 mod accept;
 mod answer;
+mod assets;
 mod config;
 mod connection;
 mod http_api;

@@ -4,17 +4,27 @@ use hearsay_fanout::History;
 use hearsay_protocol::{ConversationId, MeetingId, Position, client::Secret};
 use http::{HeaderMap, Method, Uri, header};
 
+use crate::assets::Asset;
+
 /// Longest path and query together, in bytes: a meeting's id and a token with room to spare.
 pub(crate) const MAX_TARGET: usize = 16 * 1024;
 
 /// What a path leads to.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Route {
-    Socket { kind: SocketKind, meeting: MeetingId },
+    Socket {
+        kind: SocketKind,
+        meeting: MeetingId,
+    },
     GenerateToken,
     RefreshToken,
     RevokeToken,
-    Conversation { id: ConversationId, part: Part },
+    Conversation {
+        id: ConversationId,
+        part: Part,
+    },
+    /// A file of the page.
+    Asset(&'static Asset),
 }
 
 /// What a socket is for.
@@ -71,6 +81,14 @@ impl Route {
             let text = decode(raw).ok_or_else(|| NoRoute::Invalid("the meeting id is not UTF-8".to_owned()))?;
             let meeting = MeetingId::new(&text).map_err(|error| NoRoute::Invalid(error.to_string()))?;
             return only(Method::GET, Self::Socket { kind, meeting });
+        }
+        if let Some(asset) = Asset::at(path) {
+            // Answered alike: the connection leaves the body of a HEAD out.
+            return if *method == Method::HEAD {
+                Ok(Self::Asset(asset))
+            } else {
+                only(Method::GET, Self::Asset(asset))
+            };
         }
         match path {
             "/oauth2/token:generate" => return only(Method::POST, Self::GenerateToken),
@@ -268,7 +286,12 @@ mod tests {
         assert_eq!(route("GET", "/v1/conversations/5098141190283264/messages"), of(Part::Messages));
         assert_eq!(route("GET", "/v1/conversations/x/messages"), Err(NoRoute::Conversation));
         assert_eq!(route("GET", "/v1/conversations/5098141190283264/nonsense"), Err(NoRoute::Unknown));
-        assert_eq!(route("GET", "/"), Err(NoRoute::Unknown));
+        for path in ["/", "/?meeting=stand-up&name=Ana", "/hearsay.js", "/page.css"] {
+            assert!(matches!(route("GET", path), Ok(Route::Asset(_))), "{path}");
+            assert!(matches!(route("HEAD", path), Ok(Route::Asset(_))), "{path}");
+            assert!(matches!(route("POST", path), Err(NoRoute::Method { .. })), "{path}");
+        }
+        assert_eq!(route("GET", "/nothing"), Err(NoRoute::Unknown));
         assert!(matches!(route("GET", "/oauth2/token:generate"), Err(NoRoute::Method { .. })));
         assert!(matches!(route("POST", "/v1/streaming/x"), Err(NoRoute::Method { .. })));
     }

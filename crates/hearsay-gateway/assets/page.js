@@ -1,0 +1,538 @@
+/** The page: puts one meeting of hearsay.js on the screen. */
+
+import { Meeting, microphone, recording } from "/hearsay.js";
+
+/** @template {HTMLElement} T @param {string} id @returns {T} */
+const $ = (id) => /** @type {T} */ (document.getElementById(id));
+
+/** How long a line stays for screen readers to speak it. */
+const ANNOUNCED_MS = 10_000;
+/** Turns on the page; earlier ones are read over REST. */
+const MAX_TURNS = 1_000;
+/** A speaker who goes on after this much begins a new turn. */
+const TURN_MS = 45_000;
+/** Hues that differ for most eyes, in the order speakers appear. */
+const HUES = [195, 35, 300, 130, 255, 75, 340, 165];
+
+const HELD = "hearsay.token";
+
+// What the address says. The token never stays there: an address is copied and shown without a thought.
+const query = new URLSearchParams(location.search);
+const fragment = new URLSearchParams(location.hash.slice(1));
+const brought = fragment.get("token");
+if (brought) sessionStorage.setItem(HELD, brought);
+if (location.hash) history.replaceState(null, "", location.pathname + location.search);
+
+/** @type {Meeting | undefined} */
+let meeting;
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Joining
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** @type {HTMLFormElement} */
+const form = $("join");
+const field = (/** @type {string} */ name) => /** @type {HTMLInputElement} */ (form.elements.namedItem(name));
+field("meeting").value = query.get("meeting") ?? "";
+field("name").value = query.get("name") ?? "";
+showForm();
+if (sessionStorage.getItem(HELD) && field("meeting").value && field("name").value) {
+  join(sessionStorage.getItem(HELD) ?? "");
+}
+
+function showForm() {
+  $("join-access").hidden = sessionStorage.getItem(HELD) !== null;
+  const missing = ["meeting", "name", "token"].map(field).find((input) => !input.value && input.offsetParent !== null);
+  missing?.focus();
+}
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  for (const input of form.querySelectorAll("input")) input.removeAttribute("aria-invalid");
+  for (const [name, what] of [["meeting", "the meeting's name"], ["name", "your name"]]) {
+    if (!field(name).value.trim()) return refuse(`Please fill in ${what}.`, field(name));
+  }
+  try {
+    const held = sessionStorage.getItem(HELD);
+    const token = held ?? (field("token").value.trim() || (await fromCredentials()));
+    if (!token) return refuse("Please give a token, or an app id and its secret.", field("token"));
+    sessionStorage.setItem(HELD, token);
+    join(token);
+  } catch (error) {
+    refuse(error instanceof Error ? error.message : String(error), field("appId"));
+  }
+});
+
+/** @param {string} text @param {HTMLInputElement} input */
+function refuse(text, input) {
+  $("join-error").textContent = text;
+  input.setAttribute("aria-invalid", "true");
+  input.setAttribute("aria-describedby", "join-error");
+  input.focus();
+}
+
+async function fromCredentials() {
+  const [appId, appSecret] = [field("appId").value.trim(), field("appSecret").value];
+  if (!appId || !appSecret) return "";
+  const response = await fetch("/oauth2/token:generate", {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ type: "application", appId, appSecret }),
+  });
+  const answer = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(`The server gave no token: ${answer.message ?? response.status}.`);
+  return String(answer.accessToken);
+}
+
+/** Tabs are different people; a reload is the same one. */
+function userId() {
+  const held = sessionStorage.getItem("hearsay.user") ?? crypto.randomUUID();
+  sessionStorage.setItem("hearsay.user", held);
+  return held;
+}
+
+/** @param {string} token */
+function join(token) {
+  const [id, name] = [field("meeting").value.trim(), field("name").value.trim()];
+  const address = new URLSearchParams({ meeting: id, name });
+  history.replaceState(null, "", `?${address}`);
+  document.title = `${id} · hearsay`;
+  $("title").textContent = id;
+  $("join-error").textContent = "";
+  document.body.dataset.view = "meeting";
+  form.hidden = true;
+  for (const part of ["spoken", "side", "controls"]) $(part).hidden = false;
+  meeting = new Meeting({ url: location.origin, meeting: id, token, name, userId: userId() });
+  follow(meeting);
+  meeting.listen();
+  $("microphone").focus({ preventScroll: true });
+}
+
+/** @param {string} text */
+function unjoin(text) {
+  sessionStorage.removeItem(HELD);
+  void meeting?.leave();
+  meeting = undefined;
+  document.body.dataset.view = "join";
+  for (const part of ["spoken", "side", "controls"]) $(part).hidden = true;
+  form.hidden = false;
+  $("title").textContent = "Join a meeting";
+  $("join-error").textContent = text;
+  showForm();
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What is said
+// ---------------------------------------------------------------------------------------------------------------------
+
+/**
+ * @typedef {object} Turn
+ * @property {HTMLElement} article
+ * @property {HTMLElement} words
+ * @property {string} speaker
+ * @property {number} at Of the last sentence.
+ */
+
+/** @type {Turn | undefined} The turn that finals of its speaker go on. */
+let last;
+/** Provisional words by speaker, and the turn they stand in. @type {Map<string, { turn: Turn, span: HTMLElement, own: boolean }>} */
+const forming = new Map();
+/** @type {Map<string, number>} */
+const hues = new Map();
+let following = true;
+
+/** @param {string} id */
+function hue(id) {
+  if (!hues.has(id)) hues.set(id, HUES[hues.size % HUES.length]);
+  return String(hues.get(id));
+}
+
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+
+/** @param {string} tag @param {string} className @param {string} [text] */
+function element(tag, className, text) {
+  const made = document.createElement(tag);
+  made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+/** @param {{ id: string, name: string }} speaker */
+function face(speaker) {
+  const made = element("span", "face", (speaker.name || "?").trim().slice(0, 1).toUpperCase());
+  made.setAttribute("aria-hidden", "true");
+  made.style.setProperty("--hue", hue(speaker.id));
+  return made;
+}
+
+/** @param {import("./hearsay.js").Caption} caption @returns {Turn} */
+function newTurn({ speaker, at }) {
+  const article = element("article", "turn");
+  article.style.setProperty("--hue", hue(speaker.id));
+  const header = element("header", "");
+  header.append(element("span", "who", speaker.name || "Somebody"));
+  const time = /** @type {HTMLTimeElement} */ (element("time", "", clock.format(at)));
+  time.dateTime = new Date(at).toISOString();
+  header.append(time);
+  const words = element("p", "words");
+  article.append(face(speaker), header, words);
+  return { article, words, speaker: speaker.id, at };
+}
+
+/** @param {HTMLElement} part Finals stand before what is still forming. */
+function place(part) {
+  const transcript = $("transcript");
+  const first = [...forming.values()].find(({ own }) => own)?.turn.article ?? null;
+  transcript.insertBefore(part, first);
+  while (transcript.childElementCount > MAX_TURNS) transcript.firstElementChild?.remove();
+}
+
+/** @param {import("./hearsay.js").Caption} caption */
+function show(caption) {
+  if (caption.final) showFinal(caption);
+  else showForming(caption);
+  keepUp();
+}
+
+/** @param {import("./hearsay.js").Caption} caption */
+function showForming(caption) {
+  const id = caption.speaker.id;
+  let open = forming.get(id);
+  if (!open) {
+    const goesOn = last !== undefined && last.speaker === id && caption.at - last.at < TURN_MS;
+    const turn = goesOn && last ? last : newTurn(caption);
+    const span = element("span", "forming");
+    turn.words.append(span);
+    open = { turn, span, own: !goesOn };
+    if (!goesOn) $("transcript").append(turn.article);
+    forming.set(id, open);
+  }
+  open.span.textContent = caption.text;
+}
+
+/** @param {import("./hearsay.js").Caption} caption */
+function showFinal(caption) {
+  const id = caption.speaker.id;
+  const open = forming.get(id);
+  let turn = last !== undefined && last.speaker === id && caption.at - last.at < TURN_MS ? last : undefined;
+  if (!turn && open?.own) {
+    // The provisional turn becomes the final one, where it stands among finals.
+    turn = open.turn;
+    forming.delete(id);
+    place(turn.article);
+  } else if (!turn) {
+    turn = newTurn(caption);
+    place(turn.article);
+  }
+  vanish(id);
+  open?.span.remove();
+  turn.words.append(element("span", "said", caption.text), " ");
+  turn.at = caption.at;
+  last = turn;
+  announce(`${caption.speaker.name || "Somebody"}: ${caption.text}`);
+}
+
+/** @param {string} id */
+function vanish(id) {
+  const open = forming.get(id);
+  if (!open) return;
+  forming.delete(id);
+  open.span.remove();
+  if (open.own && !open.turn.words.hasChildNodes()) open.turn.article.remove();
+}
+
+/** Spoken by screen readers: finals only. @param {string} text */
+function announce(text) {
+  const line = element("p", "", text);
+  $("finals").append(line);
+  setTimeout(() => line.remove(), ANNOUNCED_MS);
+}
+
+/** @param {"lost" | "back" | "gap" | "conversation"} kind @param {string} text @returns {HTMLElement} */
+function mark(kind, text) {
+  const marker = element("p", "marker");
+  marker.dataset.kind = kind;
+  marker.append(element("span", "", text));
+  place(marker);
+  last = undefined;
+  keepUp();
+  return marker;
+}
+
+/** The page stays at the end, unless somebody reads further up. */
+function keepUp() {
+  if (following) window.scrollTo({ top: document.documentElement.scrollHeight, behavior: "instant" });
+  else $("latest").hidden = false;
+}
+
+new IntersectionObserver(
+  ([entry]) => {
+    following = entry.isIntersecting;
+    if (following) $("latest").hidden = true;
+  },
+  { rootMargin: "0px 0px 160px 0px" },
+).observe($("end"));
+
+$("latest").addEventListener("click", () => {
+  following = true;
+  keepUp();
+  $("latest").hidden = true;
+});
+
+// ---------------------------------------------------------------------------------------------------------------------
+// How it is going
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** @type {HTMLElement | undefined} The marker of a loss that still lasts. */
+let lostMarker;
+let wasLive = false;
+
+/** @param {number} ms */
+const seconds = (ms) => `${(ms / 1_000).toFixed(ms < 9_950 ? 1 : 0)} s`;
+
+/** @param {"idle" | "connecting" | "live" | "waiting" | "closed"} state @param {string} text */
+function connection(state, text) {
+  const pill = $("connection");
+  pill.dataset.state = state;
+  pill.toggleAttribute("data-again", wasLive);
+  const label = /** @type {HTMLElement} */ (pill.querySelector("span"));
+  if (label.textContent !== text) label.textContent = text;
+}
+
+/** @param {string} text @param {"bad" | "good"} [kind] */
+function notice(text, kind = "good") {
+  $("notice").textContent = text;
+  $("notice").dataset.kind = kind;
+}
+
+/** @param {Meeting} meeting */
+function follow(meeting) {
+  on(meeting, "caption", show);
+  on(meeting, "withdrawn", ({ id }) => vanish(id));
+  on(meeting, "members", people);
+  on(meeting, "listeners", ({ count }) => {
+    $("listeners").textContent = count === 1 ? "1 page or program listens." : `${count} pages or programs listen.`;
+  });
+  on(meeting, "connection", ({ state, attempt, delayMs }) => {
+    if (state === "live") connection("live", "Live");
+    else if (state === "connecting") connection("connecting", wasLive ? "Reconnecting…" : "Connecting…");
+    else if (state === "waiting") connection("waiting", attempt > 2 ? `Retrying in ${seconds(delayMs)}` : "Reconnecting…");
+    else if (!wasLive) connection("closed", "Not connected");
+    if (state === "waiting" && wasLive && !lostMarker) lostMarker = mark("lost", "Connection lost. What you say is kept and will be sent.");
+    if (state === "live") wasLive = true;
+  });
+  on(meeting, "reconnected", ({ downMs }) => {
+    lostMarker?.remove();
+    lostMarker = undefined;
+    mark("back", `Back after ${seconds(downMs)}. Resumed where it broke off: nothing missed, nothing twice.`);
+  });
+  on(meeting, "gap", ({ reason, recovered }) => {
+    if (recovered) mark("back", "The conversation ended meanwhile; its last lines were read again.");
+    else mark("gap", `Some lines before this are missing here (${reason}).`);
+  });
+  on(meeting, "conversation", ({ state }) => {
+    if (state === "ended") mark("conversation", "The conversation has ended. Whoever speaks next begins a new one.");
+  });
+  on(meeting, "trouble", ({ code, details }) => {
+    if (code === "forbidden") return unjoin(`The server refused the token: ${details}.`);
+    if (code === "closed") connection("closed", "Disconnected");
+    notice(`The server says: ${details}`, "bad");
+  });
+}
+
+/**
+ * @param {EventTarget} target
+ * @param {string} type
+ * @param {(detail: any) => void} run
+ */
+function on(target, type, run) {
+  target.addEventListener(type, (event) => run(/** @type {CustomEvent} */ (event).detail));
+}
+
+/** @param {import("./hearsay.js").Member[]} members */
+function people(members) {
+  const list = $("people");
+  const known = new Map([...list.children].map((item) => [/** @type {HTMLElement} */ (item).dataset.id, /** @type {HTMLElement} */ (item)]));
+  for (const member of members) {
+    let item = known.get(member.id);
+    if (!item) {
+      item = element("li", "");
+      item.dataset.id = member.id;
+      const name = element("span", "name", member.name || "Somebody");
+      if (member.userId === meeting?.userId) name.append(element("span", "you", " (you)"));
+      const talks = element("span", "talks");
+      talks.append(element("i", ""), element("i", ""), element("i", ""));
+      item.style.setProperty("--who", `oklch(var(--who-light) var(--who-chroma) ${hue(member.id)})`);
+      talks.append(element("span", "unseen", "speaks"));
+      item.append(face(member), name, talks);
+      list.append(item);
+    }
+    item.dataset.speaking = String(member.speaking);
+    item.dataset.present = String(member.present);
+  }
+  brief();
+}
+
+function brief() {
+  const speaking = [...(meeting?.members.values() ?? [])].filter((member) => member.speaking).map((member) => member.name);
+  const count = meeting?.members.size ?? 0;
+  const latency = $("latency").dataset.ms ? ` · ${$("latency").dataset.ms} latency` : "";
+  $("brief").textContent = speaking.length > 0 ? `${speaking.join(", ")} speaking${latency}` : `${count === 1 ? "1 person" : `${count} people`}${latency}`;
+}
+
+const LADDER = /** @type {Record<string, string>} */ ({
+  full: "Full",
+  slower_partials: "Busy: slower captions",
+  no_partials: "Busy: finals only",
+  refusing: "Full: no new streams",
+});
+
+/** @param {number} ms */
+const short = (ms) => `${(ms / 1_000).toFixed(2)} s`;
+
+/** @param {import("./hearsay.js").Voice} voice */
+function watch(voice) {
+  on(voice, "level", ({ peak }) => $("level").style.setProperty("--peak", String(Math.min(1, Math.sqrt(peak)))));
+  on(voice, "latency", ({ ms }) => {
+    const sorted = [...voice.latencies].sort((a, b) => a - b);
+    const median = sorted[Math.floor(sorted.length / 2)];
+    $("latency").textContent = sorted.length > 1 ? `${short(ms)} (median ${short(median)})` : short(ms);
+    $("latency").dataset.ms = short(ms);
+    brief();
+  });
+  on(voice, "health", ({ backlogMs, realtimeFactor, ladder }) => {
+    $("backlog").textContent = seconds(backlogMs);
+    $("speed").textContent = `${realtimeFactor.toFixed(realtimeFactor < 10 ? 1 : 0)}× real time`;
+    $("ladder").textContent = LADDER[ladder] ?? ladder;
+  });
+  on(voice, "progress", ({ seconds: at, of }) => {
+    /** @type {HTMLProgressElement} */ ($("progress")).value = of > 0 ? at / of : 0;
+  });
+  on(voice, "lost", ({ chunks }) => mark("gap", `${seconds(chunks * 40)} of your speech could not be kept and is lost.`));
+  on(voice, "reconnected", ({ stream, resent }) => {
+    if (stream === "same") notice(resent > 0 ? `Your stream goes on; ${seconds(resent * 40)} of your speech was sent again.` : "Your stream goes on.");
+    if (stream === "new") notice("Your stream began anew: what was said while the connection broke may be cut.");
+  });
+  const kept = setInterval(() => ($("kept").textContent = seconds(voice.uncoveredMs)), 500);
+  on(voice, "ended", () => {
+    clearInterval(kept);
+    for (const id of ["backlog", "kept", "speed", "ladder"]) $(id).textContent = "–";
+    speaking(undefined);
+  });
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Controls
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** @param {"microphone" | "recording" | "wait" | undefined} kind */
+function speaking(kind) {
+  const button = /** @type {HTMLButtonElement} */ ($("microphone"));
+  const label = /** @type {HTMLElement} */ (button.querySelector(".label"));
+  button.disabled = kind === "wait";
+  button.toggleAttribute("data-on", kind === "microphone" || kind === "recording");
+  label.textContent = kind === "microphone" ? "Stop microphone" : kind === "recording" ? "Stop recording" : kind === "wait" ? "Just a moment…" : "Start microphone";
+  $("mute").hidden = kind !== "microphone";
+  $("mute").setAttribute("aria-pressed", "false");
+  $("mute").textContent = "Mute";
+  $("progress").hidden = kind !== "recording";
+  /** @type {HTMLInputElement} */ ($("file")).disabled = kind !== undefined;
+  if (!kind) $("level").style.setProperty("--peak", "0");
+}
+
+/** @param {() => Promise<import("./hearsay.js").Source>} open */
+async function speak(open) {
+  if (!meeting) return;
+  speaking("wait");
+  notice("");
+  try {
+    const source = await open();
+    const compress = /** @type {HTMLInputElement} */ ($("compress")).checked;
+    const voice = await meeting.speak(source, { encoding: compress ? "OPUS" : "LINEAR16" });
+    watch(voice);
+    speaking(source.kind);
+    notice(source.kind === "recording" ? `Playing ${source.label} as if spoken.` : "");
+  } catch (error) {
+    speaking(undefined);
+    notice(explained(error), "bad");
+  }
+}
+
+/** @param {unknown} error */
+function explained(error) {
+  if (!(error instanceof Error)) return String(error);
+  switch (error.name) {
+    case "NotAllowedError":
+      return "The browser does not let this page use the microphone. Allow it in the address bar, or play a recording.";
+    case "NotFoundError":
+      return "No microphone was found. You can play a recording instead.";
+    case "EncodingError":
+      return "The browser cannot decode this file. WAV, MP3, Ogg, FLAC and M4A usually work.";
+    default:
+      return error.message;
+  }
+}
+
+$("microphone").addEventListener("click", async () => {
+  const voice = meeting?.voice;
+  if (!voice) return speak(() => microphone());
+  speaking("wait");
+  await voice.stop();
+});
+
+$("mute").addEventListener("click", () => {
+  const voice = meeting?.voice;
+  if (!voice) return;
+  voice.mute(!voice.muted);
+  $("mute").setAttribute("aria-pressed", String(voice.muted));
+  $("mute").textContent = voice.muted ? "Muted" : "Mute";
+});
+
+/** @param {File | undefined} file */
+function play(file) {
+  if (!file || meeting?.voice) return;
+  const audible = /** @type {HTMLInputElement} */ ($("audible")).checked;
+  void speak(() => recording(file, { audible }));
+}
+
+$("file").addEventListener("change", () => {
+  const input = /** @type {HTMLInputElement} */ ($("file"));
+  play(input.files?.[0]);
+  input.value = "";
+});
+
+document.addEventListener("dragover", (event) => event.preventDefault());
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  if (meeting) play(event.dataTransfer?.files[0]);
+});
+
+$("invite").addEventListener("click", async () => {
+  if (!meeting) return;
+  const address = new URL(location.pathname, location.origin);
+  address.searchParams.set("meeting", meeting.meeting);
+  let said = "The link is copied. It lets its reader listen and speak in this meeting, and nothing else.";
+  try {
+    address.hash = new URLSearchParams({ token: await meeting.invite() }).toString();
+  } catch (error) {
+    // A link with this page's own token would give away more than the meeting.
+    said = `The link is copied, without a token: the server gives out none for guests (${error instanceof Error ? error.message : error}). Your guest will be asked for one.`;
+  }
+  try {
+    await navigator.clipboard.writeText(address.href);
+    notice(said);
+  } catch {
+    notice(`The browser does not let this page copy. The link is ${address.href}`);
+  }
+});
+
+$("leave").addEventListener("click", async () => {
+  await meeting?.leave();
+  sessionStorage.removeItem(HELD);
+  location.assign("/");
+});
+
+const wide = matchMedia("(min-width: 62.01rem)");
+const fold = () => (/** @type {HTMLDetailsElement} */ ($("fold")).open = wide.matches);
+wide.addEventListener("change", fold);
+fold();
