@@ -59,6 +59,8 @@ pub(crate) fn test(all: bool) -> Result<()> {
     };
     let mut tests = cargo(&locked(arguments));
     tests.env("HEARSAY_CACHE", &cache);
+    // Built with the tests; by itself it would be built again, with other features of its dependencies.
+    tests.env("HEARSAY_BIN", target().join("debug/hearsay"));
     step("tests", tests)?;
 
     for proof in LONG {
@@ -82,6 +84,11 @@ fn locked<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
         arguments.insert(at, "--locked");
     }
     arguments
+}
+
+/// Where cargo builds.
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
 fn prerequisites() -> Result<()> {
