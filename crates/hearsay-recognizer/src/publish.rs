@@ -101,7 +101,7 @@ fn status(refusal: &Refusal) -> Status {
         Refusal::Gone => Status::not_found(message),
         // The uplink claims again, learns how far the log still covers the stream, and replays the rest.
         Refusal::Reclaim | Refusal::Held { .. } => Status::unavailable(message),
-        Refusal::Full { .. } => Status::resource_exhausted(message),
+        Refusal::Full { .. } => Status::out_of_range(message),
         Refusal::Overlap { .. } | Refusal::Hole { .. } | Refusal::Invalid(_) => {
             metrics::publish_refused();
             tracing::error!(%refusal, "the log refused a commit: a bug");

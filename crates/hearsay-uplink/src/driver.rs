@@ -41,13 +41,23 @@ const STUCK: Duration = Duration::from_secs(15);
 const STUCK_FILL: f64 = 0.6;
 /// How long the log has to answer a claim.
 const CLAIM: Duration = Duration::from_secs(5);
-/// How long a stream whose handle was dropped may take to finish.
+/// How long a stream whose handle was dropped may take to finish, without progress.
 const ABANDONED: Duration = Duration::from_secs(10);
+/// An end may take this many times its patience, however steadily it gets on.
+const PATIENCES: u32 = 12;
+/// A live stream without a chunk for this long is muted: what was said is taken for complete.
+const MUTED: Duration = Duration::from_secs(2);
+/// Stays in a row that got the stream no further; after that it is broken.
+const FRUITLESS: u32 = 6;
+
+/// The id of utterance ends asked for by ourselves: no client can choose it.
+const MUTE: &str = "";
 
 /// The ends the handle keeps.
 pub(crate) struct Opened {
     pub(crate) origin: Timestamp,
     pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) ending: watch::Sender<Option<Duration>>,
     pub(crate) events: mpsc::Receiver<UplinkEvent>,
     pub(crate) finished: watch::Receiver<Option<Finished>>,
 }
@@ -61,14 +71,25 @@ pub(crate) struct Driver {
     anchor: Anchor,
     claimed_at: Instant,
     commands: mpsc::Receiver<Command>,
-    /// Set with the end marker.
+    ending: watch::Receiver<Option<Duration>>,
+    /// Since when, and how patiently, the stream is ending: everything that waits is taken.
+    ends: Option<(Instant, Duration)>,
+    /// Set with the end marker: nothing more comes.
     closing: bool,
-    deadline: Option<Instant>,
+    /// When the last chunk came.
+    heard: Instant,
+    /// An utterance end was asked for since the last chunk.
+    muted: bool,
     events: Outgoing,
     finished: watch::Sender<Option<Finished>>,
     /// Chunks below were sent before, to some recognizer.
     sent_once: ChunkNumber,
+    /// When the log last covered more of the stream than before.
     progress: Instant,
+    /// When the present stay began.
+    placed: Instant,
+    /// Stays without progress, in a row.
+    fruitless: u32,
     _open: OpenStream,
 }
 
@@ -126,6 +147,7 @@ impl Driver {
         let (commands, commands_rx) = mpsc::channel(COMMANDS);
         let (events_tx, events) = mpsc::channel(EVENTS);
         let (finished_tx, finished) = watch::channel(None);
+        let (ending, ending_rx) = watch::channel(None);
         let limits = Limits {
             unsent: config.unsent.get(),
             unacknowledged: config.unacknowledged.get(),
@@ -141,15 +163,20 @@ impl Driver {
             anchor: Anchor::default(),
             claimed_at,
             commands: commands_rx,
+            ending: ending_rx,
+            ends: None,
             closing: false,
-            deadline: None,
+            heard: Instant::now(),
+            muted: true,
             events: Outgoing { channel: events_tx, waiting: VecDeque::new() },
             finished: finished_tx,
             sent_once: ChunkNumber::default(),
             progress: Instant::now(),
+            placed: Instant::now(),
+            fruitless: 0,
             _open: OpenStream::new(),
         };
-        Ok((driver, Opened { origin, commands, events, finished }))
+        Ok((driver, Opened { origin, commands, ending, events, finished }))
     }
 
     pub(crate) async fn run(mut self) {
@@ -161,8 +188,8 @@ impl Driver {
             }
         };
         metrics::ended(match &finished.error {
-            None if finished.complete => "complete",
-            None => "incomplete",
+            None => "complete",
+            Some(UplinkError::Stalled(_)) => "stalled",
             Some(UplinkError::Fenced) => "fenced",
             Some(UplinkError::Refused(_)) => "refused",
             Some(UplinkError::Unsupported(_)) => "unsupported",
@@ -178,11 +205,13 @@ impl Driver {
 
     /// Waits for one thing and does it.
     async fn step(&mut self, place: Place) -> Result<Place, Finished> {
-        let takes = !self.closing && self.ring.has_room() && !self.share.is_spent();
-        let deadline = self.deadline;
+        // What waits when the end is asked for is bounded by the channel.
+        let room = self.ends.is_some() || (self.ring.has_room() && !self.share.is_spent());
+        let takes = !self.closing && room;
+        let (begins, deadline, muted) = (self.ends.is_none(), self.deadline(), self.muted_at());
         match place {
             Place::At(mut call) => {
-                let stuck = (self.ring.fill() > STUCK_FILL).then(|| self.progress + STUCK);
+                let stuck = (self.ring.fill() > STUCK_FILL).then(|| self.progress.max(self.placed) + STUCK);
                 let unsent = self.ring.unsent().is_some() && !call.requests.is_closed();
                 let response = tokio::select! {
                     command = self.commands.recv(), if takes => {
@@ -201,9 +230,12 @@ impl Driver {
                     () = until(stuck) => {
                         tracing::warn!(recognizer = call.worker.address, "recognizer covers nothing: moving its stream");
                         call.worker.failed();
-                        return Ok(self.moving(Instant::now(), RETRY_FIRST));
+                        return self.elsewhere();
                     }
-                    () = until(deadline) => return Err(incomplete()),
+                    due = due(&mut self.ending, begins, deadline, muted) => {
+                        self.due(due)?;
+                        None
+                    }
                 };
                 match response {
                     Some(response) => self.answered(call, response),
@@ -215,7 +247,7 @@ impl Driver {
                     command = self.commands.recv(), if takes => self.take(command),
                     result = &mut attempt => return self.placed(since, wait, result),
                     () = self.events.ready() => {}
-                    () = until(deadline) => return Err(incomplete()),
+                    due = due(&mut self.ending, begins, deadline, muted) => self.due(due)?,
                 }
                 Ok(Place::Moving { since, attempt, wait })
             }
@@ -224,16 +256,48 @@ impl Driver {
                     command = self.commands.recv(), if takes => self.take(command),
                     () = sleep_until(again) => return Ok(self.moving(since, wait)),
                     () = self.events.ready() => {}
-                    () = until(deadline) => return Err(incomplete()),
+                    due = due(&mut self.ending, begins, deadline, muted) => self.due(due)?,
                 }
                 Ok(Place::Waiting { since, until: again, wait })
             }
         }
     }
 
+    /// When an end that gets no further is given up.
+    fn deadline(&self) -> Option<Instant> {
+        let (since, patience) = self.ends?;
+        Some((self.progress.max(since) + patience).min(since + patience * PATIENCES))
+    }
+
+    /// When a live stream that sends nothing is taken for muted.
+    fn muted_at(&self) -> Option<Instant> {
+        let speaks = !self.muted && !self.placing.spec.recorded && self.ends.is_none();
+        (speaks && self.ring.covered() < self.ring.next_chunk()).then(|| self.heard + MUTED)
+    }
+
+    fn due(&mut self, due: Due) -> Result<(), Finished> {
+        match due {
+            Due::Ending => {
+                let patience = *self.ending.borrow_and_update();
+                self.ends = Some((Instant::now(), patience.unwrap_or(ABANDONED)));
+            }
+            Due::Muted => {
+                self.muted = true;
+                // Refused only when so many wait that an utterance end is near anyway.
+                self.ring.mark(MarkerKind::Finalize(MUTE.to_owned()));
+            }
+            Due::Over => {
+                let (_, patience) = self.ends.unwrap_or((Instant::now(), ABANDONED));
+                return Err(finished(UplinkError::Stalled(patience)));
+            }
+        }
+        Ok(())
+    }
+
     fn take(&mut self, command: Option<Command>) {
         match command {
             Some(Command::Chunk { data, arrived, waited }) => {
+                (self.heard, self.muted) = (Instant::now(), false);
                 metrics::received(data.len());
                 if !self.placing.spec.recorded {
                     if waited {
@@ -250,7 +314,6 @@ impl Driver {
                 self.share.set(self.ring.bytes());
             }
             Some(Command::Mark(marker)) => {
-                self.closing = marker == MarkerKind::End;
                 let finalize = if let MarkerKind::Finalize(id) = &marker { Some(id.clone()) } else { None };
                 if !self.ring.mark(marker)
                     && let Some(id) = finalize
@@ -261,7 +324,6 @@ impl Driver {
             }
             None => {
                 self.closing = true;
-                self.deadline = Some(Instant::now() + ABANDONED);
                 self.ring.mark(MarkerKind::End);
             }
         }
@@ -298,7 +360,7 @@ impl Driver {
             Ok(Response::Opened) => {}
             Ok(Response::Ack(ack)) => self.acknowledged(&ack),
             Ok(Response::Finalized { id, position }) => {
-                if self.ring.finalized(&id) {
+                if self.ring.finalized(&id) && id != MUTE {
                     self.events.push(UplinkEvent::Finalized { id, position });
                 }
             }
@@ -316,15 +378,18 @@ impl Driver {
     }
 
     fn acknowledged(&mut self, ack: &Ack) {
-        self.progress = Instant::now();
+        let covered = self.ring.covered();
         let settled = self.ring.acknowledge(ack.through_chunk, ack.restart.chunk);
+        if self.ring.covered() > covered {
+            (self.progress, self.fruitless) = (Instant::now(), 0);
+        }
         metrics::acknowledged(settled.bytes);
         self.share.set(self.ring.bytes());
         if let Some(config) = settled.config {
             self.placing.spec.config = *config;
         }
         if let Some(position) = ack.top.position() {
-            for id in settled.finalized {
+            for id in settled.finalized.into_iter().filter(|id| id != MUTE) {
                 self.events.push(UplinkEvent::Finalized { id, position });
             }
         }
@@ -340,9 +405,23 @@ impl Driver {
                 if unwell {
                     call.worker.failed();
                 }
-                Ok(self.moving(Instant::now(), RETRY_FIRST))
+                self.elsewhere()
             }
         }
+    }
+
+    /// On to the next recognizer: at once, unless the last stays got the stream no further.
+    fn elsewhere(&mut self) -> Result<Place, Finished> {
+        let since = Instant::now();
+        self.fruitless += 1;
+        if self.fruitless > FRUITLESS {
+            return Err(broken(format!("{FRUITLESS} recognizers in a row got no further with the stream")));
+        }
+        if self.fruitless == 1 {
+            return Ok(self.moving(since, RETRY_FIRST));
+        }
+        let wait = (RETRY_FIRST * (1 << self.fruitless)).min(RETRY_LAST);
+        Ok(Place::Waiting { since, until: since + wait, wait })
     }
 
     /// Claims anew, which fences whoever still works on the stream, and asks for the next place.
@@ -362,7 +441,7 @@ impl Driver {
                     return Err(broken(forgotten.to_string()));
                 }
                 metrics::placed(false, since.elapsed());
-                self.progress = Instant::now();
+                self.placed = Instant::now();
                 let chunk = call.restart.as_ref().map_or(ChunkNumber::default(), |restart| restart.chunk);
                 self.events.push(UplinkEvent::Moved { chunk });
                 Ok(Place::At(Box::new(call)))
@@ -443,6 +522,33 @@ impl Placing {
     }
 }
 
+/// What time, or the handle, asks for.
+enum Due {
+    /// No more audio comes.
+    Ending,
+    /// The live stream sends nothing.
+    Muted,
+    /// The end has taken too long.
+    Over,
+}
+
+async fn due(
+    ending: &mut watch::Receiver<Option<Duration>>,
+    begins: bool,
+    deadline: Option<Instant>,
+    muted: Option<Instant>,
+) -> Due {
+    tokio::select! {
+        // An error says that the handle was dropped, which is an end too.
+        _ = ending.changed(), if begins => Due::Ending,
+        () = until(deadline) => Due::Over,
+        () = until(muted) => Due::Muted,
+    }
+}
+
+/// What the log said to the recognizer, in our words.
+const FULL: &str = "the conversation has as many events as one may have";
+
 enum Verdict {
     Final(UplinkError),
     Elsewhere { unwell: bool },
@@ -457,6 +563,7 @@ fn verdict(status: &Status) -> Verdict {
         Code::Unimplemented | Code::InvalidArgument => {
             Verdict::Final(UplinkError::Unsupported(status.message().to_owned()))
         }
+        Code::OutOfRange => Verdict::Final(UplinkError::Refused(Refusal::Full { what: FULL })),
         Code::ResourceExhausted => Verdict::Elsewhere { unwell: false },
         _ => Verdict::Elsewhere { unwell: true },
     }
@@ -521,10 +628,6 @@ async fn until(instant: Option<Instant>) {
 
 fn finished(error: UplinkError) -> Finished {
     Finished { last: None, complete: false, error: Some(error) }
-}
-
-fn incomplete() -> Finished {
-    Finished { last: None, complete: false, error: None }
 }
 
 fn broken(what: String) -> Finished {

@@ -143,6 +143,7 @@ impl Uplinks {
         let uplink = Uplink {
             origin: opened.origin,
             commands: opened.commands,
+            ending: opened.ending,
             finished: opened.finished,
             next: AtomicU64::new(0),
             stall: self.config.stall.get(),
@@ -198,6 +199,8 @@ pub enum UplinkError {
 pub struct Uplink {
     origin: Timestamp,
     commands: mpsc::Sender<Command>,
+    /// Set when no more audio comes: how long the rest may take without progress.
+    ending: watch::Sender<Option<Duration>>,
     finished: watch::Receiver<Option<Finished>>,
     next: AtomicU64,
     stall: Duration,
@@ -261,19 +264,15 @@ impl Uplink {
         self.send(Command::Mark(MarkerKind::Config(Box::new(config)))).await
     }
 
-    /// No more audio: waits at most `limit` for what was said last to be on the log.
-    pub async fn finish(mut self, limit: Duration) -> Finished {
-        let over = async {
-            // An error here means that the driver is done, and says why below.
-            let _ = self.commands.send(Command::Mark(MarkerKind::End)).await;
-            let finished = self.finished.wait_for(Option::is_some).await;
-            finished.ok().and_then(|finished| finished.clone())
-        };
-        match timeout(limit, over).await {
-            Ok(Some(finished)) => finished,
-            Ok(None) => Finished { last: None, complete: false, error: Some(UplinkError::Finished) },
-            Err(_) => Finished { last: None, complete: false, error: Some(UplinkError::Stalled(limit)) },
-        }
+    /// No more audio: waits for what was said last to be on the log, for `patience` at most without any more of it getting
+    /// there. Nothing of the stream remains then.
+    pub async fn finish(self, patience: Duration) -> Finished {
+        let Self { commands, ending, mut finished, .. } = self;
+        ending.send_replace(Some(patience));
+        // The driver takes what waits, and then this for the end.
+        drop(commands);
+        let over = finished.wait_for(Option::is_some).await.ok().and_then(|finished| finished.clone());
+        over.unwrap_or(Finished { last: None, complete: false, error: Some(UplinkError::Finished) })
     }
 
     async fn send(&self, command: Command) -> Result<(), UplinkError> {

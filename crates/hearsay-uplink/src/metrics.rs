@@ -20,7 +20,7 @@ pub(crate) fn describe() {
     describe_gauge!(RING, "Bytes of audio held because the log does not cover them yet.");
     describe_gauge!(STREAMS, "Streams under way to a recognizer.");
     describe_counter!(PLACEMENTS, "Streams placed on a recognizer, by why: first, moved.");
-    describe_counter!(ENDED, "Streams ended, by how: complete, incomplete, fenced, refused, unsupported, broken.");
+    describe_counter!(ENDED, "Streams ended, by how: complete, stalled, fenced, refused, unsupported, broken.");
     describe_counter!(REANCHORED, "Jumps of a stream's clock after its client had sent nothing.");
     describe_histogram!(PLACING, "Seconds from the loss of a recognizer, or the start, to the next one's acceptance.");
     describe_gauge!(WORKERS, "Recognizers, by state: up, down.");

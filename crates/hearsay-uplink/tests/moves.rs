@@ -33,7 +33,7 @@ use uuid::Uuid;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a recognizer does with its first call; every later one runs to its end.
+/// What a recognizer does with its first call; every later one runs to its end, but for those that say otherwise.
 #[derive(Clone, Copy, PartialEq)]
 enum Script {
     Serve,
@@ -44,10 +44,14 @@ enum Script {
     },
     Full,
     Unsupported,
+    /// Every call: takes everything and never answers.
+    Mute,
+    /// Every call: breaks off at the first chunk.
+    Break,
 }
 
 /// What one call brought.
-#[derive(Default, Clone)]
+#[derive(Default, Clone, Debug)]
 struct Heard {
     open: Option<Open>,
     chunks: Vec<u64>,
@@ -124,6 +128,10 @@ impl Scripted {
                             return;
                         }
                     }
+                    if script == Script::Break {
+                        let _ = out.send(Err(Status::internal("whatever it hears"))).await;
+                        return;
+                    }
                 }
                 Request::Marker(marker) => {
                     self.calls.lock().expect("no panic")[call].markers.push(marker.kind.clone());
@@ -133,7 +141,9 @@ impl Scripted {
                         MarkerKind::End => Response::Ended { position },
                         MarkerKind::Config(_) | MarkerKind::Reanchor(_) => continue,
                     };
-                    let _ = out.send(Ok(answer.into())).await;
+                    if script != Script::Mute {
+                        let _ = out.send(Ok(answer.into())).await;
+                    }
                 }
             }
         }
@@ -148,11 +158,15 @@ impl Recognizer for Scripted {
         &self,
         request: tonic::Request<Streaming<v1::RecognizeRequest>>,
     ) -> Result<tonic::Response<Self::RecognizeStream>, Status> {
-        let script = std::mem::replace(&mut *self.script.lock().expect("no panic"), Script::Serve);
+        let script = {
+            let mut script = self.script.lock().expect("no panic");
+            let next = if matches!(*script, Script::Mute | Script::Break) { *script } else { Script::Serve };
+            std::mem::replace(&mut *script, next)
+        };
         match script {
             Script::Full => return Err(Status::resource_exhausted("full")),
             Script::Unsupported => return Err(Status::unimplemented("only English is heard here")),
-            Script::Serve | Script::Die { .. } => {}
+            Script::Serve | Script::Die { .. } | Script::Mute | Script::Break => {}
         }
         let (out, answers) = mpsc::channel(64);
         #[expect(clippy::disallowed_methods, reason = "ends with the call, and the test with it")]
@@ -272,4 +286,72 @@ async fn a_stream_ends_with_its_conversation() {
     assert!(matches!(error, UplinkError::Refused(_) | UplinkError::Stalled(_)), "{error:?}");
     let finished = uplink.finish(Duration::from_secs(1)).await;
     assert!(!finished.complete);
+}
+
+#[tokio::test]
+async fn an_end_that_gets_no_further_is_given_up_and_leaves_nothing() {
+    let stage = stage(&[Script::Mute]).await;
+    let (uplink, _events) = stage.uplinks.open(stage.spec.clone()).await.expect("placed");
+    for _ in 0..5 {
+        uplink.chunk(chunk()).await.expect("taken");
+    }
+    let patience = Duration::from_millis(300);
+    let finished = timeout(PATIENCE, uplink.finish(patience)).await.expect("given up");
+    assert_eq!(finished.error, Some(UplinkError::Stalled(patience)));
+    assert!(!finished.complete);
+    let calls = stage.recognizers[0].calls.lock().expect("no panic").clone();
+    assert_eq!(calls[0].chunks.len(), 5, "everything was handed on first");
+    // A dropped handle is an end, too.
+    let spec = StreamSpec { stream: StreamId(Uuid::from_u128(3)), ..stage.spec.clone() };
+    let (dropped, mut events) = stage.uplinks.open(spec).await.expect("placed");
+    drop(dropped);
+    let failed = UplinkEvent::Failed(UplinkError::Stalled(Duration::from_secs(10)));
+    assert_eq!(timeout(PATIENCE, events.next()).await.expect("given up"), Some(failed));
+    assert_eq!(timeout(PATIENCE, events.next()).await.expect("nothing is left"), None);
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_every_recognizer_is_not_replayed_for_ever() {
+    let stage = stage(&[Script::Break]).await;
+    let (uplink, mut events) = stage.uplinks.open(stage.spec.clone()).await.expect("placed");
+    uplink.chunk(chunk()).await.expect("taken");
+    let failed = async {
+        while let Some(event) = events.next().await {
+            if let UplinkEvent::Failed(error) = event {
+                return error;
+            }
+        }
+        panic!("no reason was given");
+    };
+    let error = timeout(PATIENCE, failed).await.expect("it ends");
+    assert!(matches!(error, UplinkError::Broken(_)), "{error:?}");
+    let calls = stage.recognizers[0].calls.lock().expect("no panic").len();
+    assert!((3..=8).contains(&calls), "{calls}");
+}
+
+#[tokio::test]
+async fn a_speaker_who_mutes_is_taken_at_his_word() {
+    let stage = stage(&[Script::Serve]).await;
+    let spec = StreamSpec { recorded: false, ..stage.spec.clone() };
+    let (uplink, mut events) = stage.uplinks.open(spec).await.expect("placed");
+    let marked = |count: usize| {
+        let calls = Arc::clone(&stage.recognizers[0].calls);
+        async move {
+            while calls.lock().expect("no panic")[0].markers.len() < count {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    };
+    // Once a silence, at its place in the audio.
+    for count in 1..3 {
+        uplink.chunk(chunk()).await.expect("taken");
+        timeout(PATIENCE, marked(count)).await.expect("an utterance end is asked for");
+    }
+    assert!(uplink.finish(PATIENCE).await.complete);
+    let call = stage.recognizers[0].calls.lock().expect("no panic")[0].clone();
+    let muted = call.markers.iter().filter(|marker| matches!(marker, MarkerKind::Finalize(_))).count();
+    assert_eq!((muted, call.chunks.len()), (2, 2), "{call:?}");
+    while let Some(event) = events.next().await {
+        assert!(!matches!(event, UplinkEvent::Finalized { .. }), "nobody asked: {event:?}");
+    }
 }
