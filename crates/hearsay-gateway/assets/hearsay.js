@@ -678,7 +678,13 @@ export class HearsaySocket extends Target {
       return this.#retry();
     }
     if (this.readyState >= HearsaySocket.CLOSING) return;
-    const socket = this.#open();
+    let socket;
+    try {
+      socket = this.#open();
+    } catch (error) {
+      // An address or a token that no WebSocket takes: it will be none the next time, too.
+      return this.#end(1006, error instanceof Error ? error.message : String(error), false);
+    }
     this.#socket = socket;
     socket.binaryType = this.binaryType;
     const patience = this.#later(PATIENCE_MS, () => this.#broken(socket, 1006, "", false));

@@ -207,7 +207,8 @@ function showForming(caption) {
     if (!goesOn) $("transcript").append(turn.article);
     forming.set(id, open);
   }
-  open.span.textContent = caption.text;
+  // Its end is not known yet, whatever the engine says.
+  open.span.textContent = caption.text.replace(/[.…]+$/, "");
 }
 
 /** @param {import("./hearsay.js").Caption} caption */
@@ -351,6 +352,7 @@ function on(target, type, run) {
 
 /** @param {import("./hearsay.js").Member[]} members */
 function people(members) {
+  $("nobody").hidden = members.length > 0;
   const list = $("people");
   const known = new Map([...list.children].map((item) => [/** @type {HTMLElement} */ (item).dataset.id, /** @type {HTMLElement} */ (item)]));
   for (const member of members) {
@@ -400,8 +402,7 @@ function watch(voice) {
     $("latency").dataset.ms = short(ms);
     brief();
   });
-  on(voice, "health", ({ backlogMs, realtimeFactor, ladder }) => {
-    $("backlog").textContent = seconds(backlogMs);
+  on(voice, "health", ({ realtimeFactor, ladder }) => {
     $("speed").textContent = `${realtimeFactor.toFixed(realtimeFactor < 10 ? 1 : 0)}× real time`;
     $("ladder").textContent = LADDER[ladder] ?? ladder;
   });
@@ -413,10 +414,10 @@ function watch(voice) {
     if (stream === "same") notice(resent > 0 ? `Your stream goes on; ${seconds(resent * 40)} of your speech was sent again.` : "Your stream goes on.");
     if (stream === "new") notice("Your stream began anew: what was said while the connection broke may be cut.");
   });
-  const kept = setInterval(() => ($("kept").textContent = seconds(voice.uncoveredMs)), 500);
+  const backlog = setInterval(() => ($("backlog").textContent = seconds(voice.uncoveredMs)), 500);
   on(voice, "ended", () => {
-    clearInterval(kept);
-    for (const id of ["backlog", "kept", "speed", "ladder"]) $(id).textContent = "–";
+    clearInterval(backlog);
+    for (const id of ["backlog", "speed", "ladder"]) $(id).textContent = "–";
     speaking(undefined);
   });
 }
@@ -436,7 +437,7 @@ function speaking(kind) {
   $("mute").setAttribute("aria-pressed", "false");
   $("mute").textContent = "Mute";
   $("progress").hidden = kind !== "recording";
-  /** @type {HTMLInputElement} */ ($("file")).disabled = kind !== undefined;
+  $("play").hidden = kind !== undefined;
   if (!kind) $("level").style.setProperty("--peak", "0");
 }
 

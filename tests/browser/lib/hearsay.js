@@ -1,0 +1,3 @@
+/** The module as the gateway serves it. */
+
+export * from "../../../crates/hearsay-gateway/assets/hearsay.js";

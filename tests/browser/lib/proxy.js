@@ -1,0 +1,55 @@
+/** A TCP proxy on loopback whose connections a test can cut, and whose door it can shut. */
+
+import { once } from "node:events";
+import net from "node:net";
+
+/** @param {string} url Of the server behind it. */
+export async function proxy(url) {
+  const { hostname, port } = new URL(url);
+  /** @type {Set<net.Socket>} */
+  const open = new Set();
+  let shut = false;
+  let taken = 0;
+  const server = net.createServer((client) => {
+    if (shut) return client.destroy();
+    taken += 1;
+    const upstream = net.connect(Number(port), hostname);
+    for (const [one, other] of [[client, upstream], [upstream, client]]) {
+      open.add(one);
+      one.setNoDelay(true);
+      one.on("error", () => {});
+      one.on("close", () => {
+        open.delete(one);
+        other.destroy();
+      });
+      one.pipe(other);
+    }
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = /** @type {net.AddressInfo} */ (server.address());
+  return {
+    url: `http://127.0.0.1:${address.port}`,
+    /** Connections so far. */
+    taken: () => taken,
+    /** Breaks every connection without a word; none is let in for so long. @param {number} ms */
+    cut(ms) {
+      shut = true;
+      for (const socket of open) socket.resetAndDestroy();
+      setTimeout(() => (shut = false), ms);
+    },
+    /** Nothing passes any more, and nobody is told: what a lost network looks like. */
+    freeze() {
+      for (const socket of open) {
+        socket.unpipe();
+        socket.pause();
+      }
+    },
+    async close() {
+      shut = true;
+      for (const socket of open) socket.destroy();
+      server.close();
+      await once(server, "close");
+    },
+  };
+}
