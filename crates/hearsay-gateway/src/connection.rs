@@ -37,7 +37,7 @@ use crate::{
     reply,
     request::Query,
     resume,
-    session::{Effect, Input, Limits, Reason, Rights, Session, StartFailure, Started},
+    session::{Effect, Input, Limits, Reason, Reply, Rights, Session, StartFailure, Started},
     socket::{Message, messages},
 };
 
@@ -224,9 +224,9 @@ impl Connection {
             }
             Effect::Finish(how) => {
                 let begun = Instant::now();
-                self.finish(how).await;
+                let complete = self.finish(how).await;
                 metrics::flushed(begun.elapsed());
-                Some(Input::Finished)
+                Some(Input::Finished { complete })
             }
             Effect::CheckToken(token) => Some(Input::TokenChecked(self.check_token(&token))),
             Effect::Send(reply) => {
@@ -364,9 +364,19 @@ impl Connection {
     }
 
     /// The last words first, then the word that they were the last, then whoever waits for either.
-    async fn finish(&mut self, how: StreamEnd) {
-        let Some(Live { key, stream, uplink, mut publisher, .. }) = self.live.take() else { return };
-        let finished = uplink.finish(self.shared.config.flush.get()).await;
+    /// False when the last words are missing.
+    async fn finish(&mut self, how: StreamEnd) -> bool {
+        let Some(Live { key, stream, uplink, mut events, mut publisher, .. }) = self.live.take() else { return true };
+        // What was asked for before the end is still answered.
+        let answers = async {
+            while let Some(event) = events.next().await {
+                if let UplinkEvent::Finalized { id, position } = event {
+                    let reply = Reply::Finalized { id, position };
+                    self.outbox.offer(frame::text(&reply::text(&reply)), Class::Control);
+                }
+            }
+        };
+        let (finished, ()) = tokio::join!(uplink.finish(self.shared.config.flush.get()), answers);
         // Where the conversation is over or the stream is another's, nobody waits for more.
         let released =
             matches!(finished.error, Some(UplinkError::Fenced | UplinkError::Refused(Refusal::Ended | Refusal::Gone)));
@@ -384,6 +394,7 @@ impl Connection {
             // This gateway's lease runs out for the stream, or the log's silence limit ends it.
             Err(error) => tracing::warn!(%key, stream = %stream.0, %error, "a stream's end could not be logged"),
         }
+        finished.complete || released
     }
 
     fn check_token(&self, token: &Secret) -> Result<Rights, ClientError> {

@@ -64,7 +64,10 @@ pub(crate) enum Input {
     Ping(Bytes),
     Audio(Bytes),
     Started(Result<Started, StartFailure>),
-    Finished,
+    /// `complete`: everything that was said is on the log, or nobody is left to read it there.
+    Finished {
+        complete: bool,
+    },
     Stream(UplinkEvent),
     /// The answer to [`Effect::CheckToken`].
     TokenChecked(Result<Rights, ClientError>),
@@ -159,6 +162,8 @@ pub(crate) enum Reason {
     Overloaded,
     Fenced,
     Unavailable,
+    /// Stopped, but the last words were not recognized in time.
+    Unfinished,
     Internal,
 }
 
@@ -188,6 +193,7 @@ impl Reason {
             Self::Overloaded => "overloaded",
             Self::Fenced => "fenced",
             Self::Unavailable => "unavailable",
+            Self::Unfinished => "unfinished",
             Self::Internal => "internal",
         }
     }
@@ -201,7 +207,7 @@ impl Reason {
             Self::Lost | Self::SlowReader | Self::TooFast | Self::TooLarge | Self::Violation | Self::Fenced => {
                 Blame::Client
             }
-            Self::Overloaded | Self::Unavailable => Blame::Recognizer,
+            Self::Overloaded | Self::Unavailable | Self::Unfinished => Blame::Recognizer,
             Self::Internal => Blame::Us,
         }
     }
@@ -371,7 +377,7 @@ impl Session {
             }
             Input::Audio(chunk) => self.audio(chunk, now, effects),
             Input::Started(answer) => self.started(answer, now, effects),
-            Input::Finished => self.finished(now, effects),
+            Input::Finished { complete } => self.finished(complete, now, effects),
             Input::Stream(event) => self.stream_event(event, now, effects),
             Input::TokenChecked(Ok(rights)) => self.rights = rights,
             Input::TokenChecked(Err(error)) => self.refuse(error, effects),
@@ -605,10 +611,15 @@ impl Session {
         effects.push_back(last);
     }
 
-    fn finished(&mut self, now: Instant, effects: &mut VecDeque<Effect>) {
+    fn finished(&mut self, complete: bool, now: Instant, effects: &mut VecDeque<Effect>) {
         let Phase::Stopping { then, conversation } = std::mem::replace(&mut self.phase, Phase::Closed) else {
             unreachable!("a stream is finished while stopping")
         };
+        if !complete && matches!(then, Then::EndAndClose | Then::EndAndIdle { .. }) {
+            self.story.reason = Reason::Unfinished;
+            let details = "recognition did not keep up: the last words of this stream are missing";
+            self.refuse(ClientError::new(ErrorCode::Overloaded, details), effects);
+        }
         match then {
             Then::EndAndClose => {
                 // Clients close on the first of the two, and drop the other.
@@ -676,6 +687,9 @@ impl Session {
         let Phase::Listening(live) = &self.phase else { return };
         let timeout = live.start.idle_timeout;
         let (reason, told, then) = match error {
+            UplinkError::Refused(Refusal::Full { what }) => {
+                (Reason::TooLarge, ClientError::new(ErrorCode::TooLarge, what), Then::Close(CloseCode::Policy))
+            }
             UplinkError::Refused(Refusal::Ended | Refusal::Gone) => return self.conversation_ended(effects),
             UplinkError::Unsupported(what) => (Reason::Violation, unsupported(what), Then::Idle { timeout }),
             UplinkError::Fenced => {

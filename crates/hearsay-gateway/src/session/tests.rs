@@ -17,6 +17,8 @@ struct Pair {
     fail: Option<StartFailure>,
     /// Answers to starts and stops wait for `answer`.
     hold: bool,
+    /// Recognizers do not keep up.
+    incomplete: bool,
     waiting: VecDeque<Input>,
     streams: u64,
 }
@@ -32,7 +34,16 @@ impl Pair {
         };
         let now = Instant::now();
         let session = Session::new(limits, rights, source, now);
-        Self { session, now, seen: Vec::new(), fail: None, hold: false, waiting: VecDeque::new(), streams: 0 }
+        Self {
+            session,
+            now,
+            seen: Vec::new(),
+            fail: None,
+            hold: false,
+            incomplete: false,
+            waiting: VecDeque::new(),
+            streams: 0,
+        }
     }
 
     fn give(&mut self, input: Input) {
@@ -63,7 +74,7 @@ impl Pair {
                 };
                 self.waiting.push_back(Input::Started(answer));
             }
-            Effect::Finish(_) => self.waiting.push_back(Input::Finished),
+            Effect::Finish(_) => self.waiting.push_back(Input::Finished { complete: !self.incomplete }),
             _ => {}
         }
     }
@@ -100,6 +111,7 @@ impl Pair {
             "unsupported" => self.fail = Some(StartFailure::Unsupported(rest.to_owned())),
             "well" => self.fail = None,
             "hold" => self.hold = true,
+            "behind" => self.incomplete = true,
             "answer" => {
                 self.hold = false;
                 let answers: Vec<_> = self.waiting.drain(..).collect();
@@ -209,6 +221,8 @@ fn audio_is_heard_from_the_start_request_on_and_dropped_before() {
 #[test]
 fn a_stop_flushes_then_ends_then_closes() {
     check("start; audio 3; stop", "START audio3 finish:stopped:0 completed stopped");
+    check("behind; start; stop; wait 1000", "START finish:stopped:0 error:overloaded completed stopped close:1000");
+    check("behind; start; lost", "START finish:lost hangup");
     check("start; stop; wait 999", "START finish:stopped:0 completed stopped");
     check("start; stop; wait 1000", "START finish:stopped:0 completed stopped close:1000");
     check("start; stop; close 1000; wait 1000", "START finish:stopped:0 completed stopped hangup");
@@ -364,7 +378,7 @@ fn arbitrary_step() -> impl Strategy<Value = String> {
             "failed fenced", "failed",
         ]).prop_map(str::to_owned),
         2 => prop::sample::select(vec![
-            "hold", "answer", "full", "well", "unsupported encoding", "ping", "ws-ping", "text x", "health 1", "finalized a",
+            "hold", "answer", "full", "well", "behind", "unsupported encoding", "ping", "ws-ping", "text x", "health 1", "finalized a",
             r#"text {"type":"modify_request","speechRecognition":{"sampleRateHertz":48000}}"#,
         ]).prop_map(str::to_owned),
     ]
