@@ -10,6 +10,7 @@
 use std::{
     collections::VecDeque,
     mem,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -122,13 +123,21 @@ pub(crate) enum Said {
     Over,
 }
 
+/// Why a lane says no more.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Lane(LaneError),
+    /// A fault of ours, told in the log.
+    Panicked,
+}
+
 /// What a lane said and how it fares.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     pub(crate) said: VecDeque<Said>,
     /// Only the newest is worth anything.
     pub(crate) partial: Option<Partial>,
-    pub(crate) failed: Option<LaneError>,
+    pub(crate) failed: Option<Failure>,
     pub(crate) heard: StreamTime,
     pub(crate) speech: f32,
     /// Nobody speaks, and nothing is being decoded.
@@ -162,9 +171,13 @@ pub(crate) struct LaneHandle {
 impl LaneHandle {
     /// Gives the lane an input as soon as there is room. Dropped before, the input stays where it is.
     pub(crate) async fn give(&self, input: &mut Option<Input>) {
-        if let Ok(room) = self.inputs.reserve().await
-            && let Some(input) = input.take()
-        {
+        let Ok(room) = self.inputs.reserve().await else {
+            // Its thread is gone, and the lane with it.
+            self.shared.output().failed.get_or_insert(Failure::Panicked);
+            self.shared.said.notify_one();
+            return std::future::pending().await;
+        };
+        if let Some(input) = input.take() {
             room.send(input);
         }
         self.poke();
@@ -304,7 +317,7 @@ pub(crate) fn listen(mailbox: &Arc<Mailbox>, listening: &Listening) {
         }
         tenants.extend(mail.opened);
         for (id, decode, outcome) in mail.outcomes {
-            if let Some(tenant) = of(&mut tenants, id) {
+            if let Some(tenant) = of(&mut tenants, id).filter(|tenant| !tenant.failed) {
                 tenant.decoded(decode, outcome);
                 tenant.wake(id, &mut busy);
             }
@@ -318,8 +331,11 @@ pub(crate) fn listen(mailbox: &Arc<Mailbox>, listening: &Listening) {
             && let Some(tenant) = of(&mut tenants, id)
         {
             tenant.busy = false;
-            if tenant.turn(id, mailbox, listening) {
-                tenant.wake(id, &mut busy);
+            // One stream's fault is not another's.
+            match catch_unwind(AssertUnwindSafe(|| tenant.turn(id, mailbox, listening))) {
+                Ok(true) => tenant.wake(id, &mut busy),
+                Ok(false) => {}
+                Err(_) => tenant.give_up(Failure::Panicked),
             }
         }
     }
@@ -381,13 +397,21 @@ impl Tenant {
         match heard {
             Ok(more) => more,
             Err(error) => {
-                output.failed = Some(error);
-                self.failed = true;
                 drop(output);
-                self.shared.said.notify_one();
+                self.give_up(Failure::Lane(error));
                 false
             }
         }
+    }
+
+    /// Nothing more is heard here.
+    fn give_up(&mut self, failure: Failure) {
+        self.failed = true;
+        for (_, cancelled) in self.jobs.drain(..) {
+            cancelled.store(true, Ordering::Relaxed);
+        }
+        self.shared.output().failed = Some(failure);
+        self.shared.said.notify_one();
     }
 
     fn hear(&mut self) -> Result<bool, LaneError> {

@@ -16,6 +16,7 @@ const DECODED: &str = "hearsay_recognizer_decode_seconds";
 const DECODED_AUDIO: &str = "hearsay_recognizer_decoded_audio_seconds";
 const FAILED: &str = "hearsay_recognizer_decode_failures_total";
 const INAUDIBLE: &str = "hearsay_recognizer_inaudible_total";
+const PANICKED: &str = "hearsay_recognizer_lane_panics_total";
 const EARLY: &str = "hearsay_recognizer_early_decodes_total";
 const EARLY_WASTED: &str = "hearsay_recognizer_early_decodes_wasted_total";
 const PARTIALS: &str = "hearsay_recognizer_partials_total";
@@ -33,7 +34,7 @@ pub(crate) fn describe() {
     describe_gauge!(STREAMS, "Streams this recognizer hears.");
     describe_gauge!(RATED, "Streams it takes at most.");
     describe_counter!(REFUSED, "Streams refused, by why: full, overloaded, draining, unsupported, malformed.");
-    describe_counter!(ENDED, "Stays ended, by how: complete, gone, moved, fenced, refused, unsupported, log, failed.");
+    describe_counter!(ENDED, "Stays ended, by how: complete, gone, moved, fenced, refused, unsupported, failed.");
     describe_counter!(HEARD, "Milliseconds of audio taken from uplinks.");
     describe_gauge!(QUEUED, "Decodes that wait for an engine thread, by kind: final, partial.");
     describe_histogram!(WAITED, "Seconds a decode waited for an engine thread, by kind.");
@@ -41,6 +42,7 @@ pub(crate) fn describe() {
     describe_histogram!(DECODED_AUDIO, "Seconds of audio in one decode, by kind.");
     describe_counter!(FAILED, "Decodes that failed, by kind.");
     describe_counter!(INAUDIBLE, "Utterances the engine failed on twice: [inaudible] on the log.");
+    describe_counter!(PANICKED, "Streams given up because hearing them panicked: a bug.");
     describe_counter!(EARLY, "Finals begun at a short pause.");
     describe_counter!(EARLY_WASTED, "Finals begun at a short pause after which speech went on.");
     describe_counter!(PARTIALS, "Partials, by what became of them: announced, replaced, late, full.");
@@ -94,6 +96,10 @@ pub(crate) fn failed(kind: DecodeKind) {
 
 pub(crate) fn inaudible() {
     counter!(INAUDIBLE).increment(1);
+}
+
+pub(crate) fn panicked() {
+    counter!(PANICKED).increment(1);
 }
 
 pub(crate) fn begun_early() {

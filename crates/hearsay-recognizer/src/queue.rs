@@ -1,4 +1,5 @@
-//! What the engine threads do next. Finals come first, by deadline; partials after them, and only while they are fresh.
+//! What the engine threads do next. Finals that somebody waits for come first, by deadline; then partials, only while they
+//! are fresh; then recordings, which go before partials once they are late.
 //!
 //! Finals are never refused: lanes bound them ([`hearsay_speech::lane::MAX_DECODES`] and one early decode each). Partials
 //! are bounded here.
@@ -53,6 +54,8 @@ type Ordered = BTreeMap<(Instant, u64), Job>;
 struct Waiting {
     finals: Ordered,
     partials: Ordered,
+    /// Finals of recordings: nobody waits for them now.
+    recorded: Ordered,
     next: u64,
     /// Bounds of waiting partials, and of threads that may decode one at once.
     most_partials: usize,
@@ -73,6 +76,7 @@ impl Queue {
         let waiting = Waiting {
             finals: BTreeMap::new(),
             partials: BTreeMap::new(),
+            recorded: BTreeMap::new(),
             next: 0,
             most_partials,
             // One thread is always free of partials, if there is more than one: a final waits for no partial.
@@ -95,7 +99,8 @@ impl Queue {
         let key = (job.deadline, waiting.next);
         waiting.next += 1;
         match job.kind {
-            Kind::Final => waiting.finals.insert(key, job),
+            Kind::Final if job.live => waiting.finals.insert(key, job),
+            Kind::Final => waiting.recorded.insert(key, job),
             Kind::Partial => waiting.partials.insert(key, job),
         };
         self.changed.notify_one();
@@ -127,7 +132,7 @@ impl Queue {
     /// Jobs waiting: finals, partials.
     pub(crate) fn depth(&self) -> (usize, usize) {
         let waiting = self.lock();
-        (waiting.finals.len(), waiting.partials.len())
+        (waiting.finals.len() + waiting.recorded.len(), waiting.partials.len())
     }
 
     /// Nothing is taken any more.
@@ -135,6 +140,7 @@ impl Queue {
         let mut waiting = self.lock();
         waiting.closed = true;
         waiting.finals.clear();
+        waiting.recorded.clear();
         waiting.partials.clear();
         self.changed.notify_all();
     }
@@ -148,25 +154,36 @@ impl Waiting {
     /// Drops what nobody waits for.
     fn sweep(&mut self) {
         self.finals.retain(|_, job| !job.is_cancelled());
+        self.recorded.retain(|_, job| !job.is_cancelled());
         self.partials.retain(|_, job| !job.is_cancelled());
     }
 
     fn pop(&mut self) -> Option<Taken> {
-        while let Some((_, job)) = self.finals.pop_first() {
-            if !job.is_cancelled() {
-                return Some(Taken { job, late: false });
-            }
-        }
-        while self.partials_running < self.partial_threads
-            && let Some((_, job)) = self.partials.pop_first()
-        {
-            if !job.is_cancelled() {
+        let now = Instant::now();
+        first(&mut self.finals)
+            .or_else(|| {
+                let late = self.recorded.first_key_value().is_some_and(|((deadline, _), _)| *deadline < now);
+                late.then(|| first(&mut self.recorded)).flatten()
+            })
+            .map(|job| Taken { job, late: false })
+            .or_else(|| {
+                let free = self.partials_running < self.partial_threads;
+                let job = free.then(|| first(&mut self.partials)).flatten()?;
                 self.partials_running += 1;
-                return Some(Taken { late: job.deadline < Instant::now(), job });
-            }
-        }
-        None
+                Some(Taken { late: job.deadline < now, job })
+            })
+            .or_else(|| first(&mut self.recorded).map(|job| Taken { job, late: false }))
     }
+}
+
+/// The first of them that somebody still wants.
+fn first(jobs: &mut Ordered) -> Option<Job> {
+    while let Some((_, job)) = jobs.pop_first() {
+        if !job.is_cancelled() {
+            return Some(job);
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -212,6 +229,24 @@ mod tests {
         assert_eq!(queue.take().unwrap().job.id, 4);
         queue.close();
         assert!(queue.take().is_none());
+    }
+
+    #[test]
+    fn recordings_hold_up_nobody_who_waits() {
+        let queue = Queue::new(2, 2);
+        let (late, soon) = (Instant::now() - Duration::from_secs(9), Instant::now() + Duration::from_secs(60));
+        let recorded = |id, deadline| Job { live: false, ..job(id, Kind::Final, deadline) };
+        for job in [
+            recorded(1, late),
+            recorded(2, soon),
+            job(3, Kind::Partial, soon),
+            job(4, Kind::Final, soon + Duration::from_secs(1)),
+        ] {
+            assert!(queue.submit(job).is_ok());
+        }
+        assert_eq!(queue.depth(), (3, 1));
+        let order: Vec<_> = (0..4).filter_map(|_| queue.take()).map(|taken| taken.job.id).collect();
+        assert_eq!(order, [4, 1, 3, 2]);
     }
 
     #[test]

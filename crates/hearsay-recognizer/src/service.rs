@@ -32,7 +32,7 @@ use tonic::{Status, Streaming};
 use crate::{
     Config,
     ladder::Load,
-    lanes::{self, Input, LaneHandle, Mailbox, Output, Said, Slots},
+    lanes::{self, Failure, Input, LaneHandle, Mailbox, Output, Said, Slots},
     metrics,
     publish::Publisher,
 };
@@ -234,7 +234,7 @@ impl Stay {
             Ok(Ended::Gone) => "gone",
             Err(status) => match status.code() {
                 tonic::Code::Aborted => "fenced",
-                tonic::Code::FailedPrecondition | tonic::Code::NotFound | tonic::Code::ResourceExhausted => "refused",
+                tonic::Code::FailedPrecondition | tonic::Code::NotFound | tonic::Code::OutOfRange => "refused",
                 tonic::Code::Unimplemented | tonic::Code::InvalidArgument => "unsupported",
                 tonic::Code::Unavailable => "moved",
                 _ => "failed",
@@ -347,13 +347,18 @@ impl Stay {
         self.status = output;
         failed.map_or(Ok(()), |error| {
             Err(match error {
-                LaneError::Unsupported(error) => Status::unimplemented(error.to_string()),
-                error @ (LaneError::OutOfOrder { .. } | LaneError::AfterEnd) => {
+                Failure::Lane(LaneError::Unsupported(error)) => Status::unimplemented(error.to_string()),
+                Failure::Lane(error @ (LaneError::OutOfOrder { .. } | LaneError::AfterEnd)) => {
                     Status::invalid_argument(error.to_string())
                 }
-                error @ (LaneError::Vad(_) | LaneError::Resample(_)) => {
+                Failure::Lane(error @ (LaneError::Vad(_) | LaneError::Resample(_))) => {
                     tracing::error!(stream = %self.stream, %error, "a lane failed");
                     Status::internal(error.to_string())
+                }
+                Failure::Panicked => {
+                    metrics::panicked();
+                    tracing::error!(stream = %self.stream, "a lane panicked");
+                    Status::internal("a fault of the recognizer")
                 }
             })
         })

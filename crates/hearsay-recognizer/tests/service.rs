@@ -17,7 +17,11 @@ use hearsay_rpc::{
     v1::{self, recognizer_client::RecognizerClient},
 };
 use hearsay_runtime::{HumanDuration, Tasks};
-use hearsay_speech::{engine::scripted::ScriptedEngine, offline, vad::Energy};
+use hearsay_speech::{
+    engine::scripted::ScriptedEngine,
+    offline,
+    vad::{Energy, Vad, VadError, VadModel},
+};
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Code, Status, Streaming, transport::Channel};
@@ -35,13 +39,16 @@ struct World {
 
 impl World {
     async fn start(config: Config, engine: ScriptedEngine) -> Self {
+        Self::start_with(config, engine, Arc::new(Energy::default())).await
+    }
+
+    async fn start_with(config: Config, engine: ScriptedEngine, vad: Arc<dyn VadModel>) -> Self {
         let bus: Arc<dyn Bus> = Arc::new(MemoryBus::new(Limits::default(), Arc::new(SystemClock::default())));
         let meeting = MeetingKey { account: AccountId::dev(), meeting: MeetingId::new("standup").unwrap() };
         let proposal =
             Proposal { conversation: ConversationId::from_random(7), epoch: Epoch(1), title: "Standup".to_owned() };
         let key = bus.open(&meeting, proposal).await.unwrap().key;
         let tasks = Tasks::new();
-        let vad = Arc::new(Energy::default());
         let recognizer = Recognizer::start(config, Arc::new(engine), vad, Arc::clone(&bus), &tasks).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -306,6 +313,44 @@ async fn a_superseded_stay_is_told_and_says_nothing_more() {
     }
     assert_eq!(call.refused().await.code(), Code::Aborted);
     assert!(world.finals(1).await.is_empty());
+}
+
+/// Panics when it hears the loudest sample there is.
+struct Fragile(Energy);
+
+struct FragileVoice(Box<dyn Vad>);
+
+impl VadModel for Fragile {
+    fn voice(&self) -> Box<dyn Vad> {
+        Box::new(FragileVoice(self.0.voice()))
+    }
+}
+
+impl Vad for FragileVoice {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+
+    fn probability(&mut self, frame: &[f32]) -> Result<f32, VadError> {
+        assert!(frame.iter().all(|sample| *sample > -1.0), "too loud");
+        self.0.probability(frame)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_makes_a_lane_panic_harms_no_other() {
+    let config = Config { listening_threads: 1.try_into().unwrap(), ..Config::default() };
+    let world = World::start_with(config, ScriptedEngine::default(), Arc::new(Fragile(Energy::default()))).await;
+    let mut other = world.call(world.open(2).await).await.unwrap();
+    let mut call = world.call(world.open(1).await).await.unwrap();
+    call.chunks(&[i16::MIN.to_le_bytes().repeat(1_600).into()], 0).await;
+    assert_eq!(call.refused().await.code(), Code::Internal);
+    let chunks = chunked(&talk(3), 640);
+    other.chunks(&chunks, 0).await;
+    other.marker(chunks.len(), MarkerKind::End).await;
+    other.over().await.unwrap();
+    assert_eq!(world.finals(2).await.len(), 3);
+    world.stream(3, &chunks).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
