@@ -1,6 +1,6 @@
 //! The conversation log and its live delivery: trait [`Bus`], the one-process [`MemoryBus`], the suite every bus is held
 //! to ([`conformance`]), and the state machines that make an exactly-once append out of calls that may fail
-//! ([`publisher`]) and a contiguous run out of announcements that may be lost ([`follow`]).
+//! ([`publisher`], driven by [`append`]) and a contiguous run out of announcements that may be lost ([`follow`]).
 //!
 //! A position is assigned with the publish, in one atomic step, and refused to a publisher that was superseded, repeats
 //! itself, overlaps or leaves a hole. A new epoch says that history branched. Lifecycle decisions are the log's too, by
@@ -366,6 +366,7 @@ impl Error {
     }
 }
 
+pub mod append;
 mod clock;
 pub mod conformance;
 pub mod drive;

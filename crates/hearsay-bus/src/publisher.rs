@@ -113,6 +113,21 @@ impl Publisher {
         self.generation
     }
 
+    /// The call under way was given up without an answer: it is repeated as it was.
+    pub fn interrupted(&mut self) {
+        self.in_flight = false;
+    }
+
+    /// How far the newest stretch reaches that the log has not accepted.
+    pub fn waits_through(&self) -> Option<u64> {
+        self.waiting.back().map(|stretch| stretch.through)
+    }
+
+    /// The log says that history branched: the place is claimed anew before anything else.
+    pub fn branched(&mut self) {
+        self.reclaim = true;
+    }
+
     pub fn next(&mut self, now: Timestamp) -> Step {
         if let Some(refusal) = &self.over {
             return Step::Over(refusal.clone());
