@@ -15,7 +15,7 @@ use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use hearsay_auth::{AuthError, Claims, Permission};
-use hearsay_bus::{Error, Opened, Proposal, Refusal};
+use hearsay_bus::{Error, Opened, Proposal, Refusal, append::patiently};
 use hearsay_fanout::{Broken, Class, Join, JoinError, Member, Opted, Outbox, Outgoing, View, frame};
 use hearsay_protocol::{
     CloseCode, ConversationId, ConversationKey, Epoch, Event, MeetingKey, ParticipantId, StreamId,
@@ -26,14 +26,14 @@ use hearsay_uplink::{Events, OpenError, StreamSpec, Uplink, UplinkError, UplinkE
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, tcp::OwnedWriteHalf},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use uuid::Uuid;
 
 use crate::{
     accept::{Shared, wall},
     metrics,
-    publisher::{StreamPublisher, patiently},
+    publisher::StreamPublisher,
     reply,
     request::Query,
     resume,
@@ -41,6 +41,10 @@ use crate::{
     socket::{Message, messages},
 };
 
+/// The log is asked this often whether it still knows of the stream.
+const CHECK: Duration = Duration::from_secs(4);
+/// And has this long to answer, in which the socket is not read.
+const CHECK_PATIENCE: Duration = Duration::from_millis(500);
 /// A conversation that ends between finding it and speaking in it is looked for again this often.
 const OPEN_TRIES: usize = 3;
 /// How long a client may take to answer our close frame, so that it is read before the connection is torn down.
@@ -131,6 +135,8 @@ impl Connection {
         let mut heard = Instant::now();
         let mut pinged = false;
         let mut peers_code = None;
+        let mut checks = interval(CHECK);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.session.is_closed() {
             let silence = if pinged { self.shared.config.silence } else { self.shared.config.ping_every };
             let silent_at = heard + silence.get();
@@ -167,6 +173,10 @@ impl Connection {
                         Broken::PeerGone => Input::Lost,
                     }
                 }
+                _ = checks.tick(), if self.live.is_some() => {
+                    self.check().await;
+                    continue;
+                }
                 () = &mut draining, if !drained => {
                     drained = true;
                     Input::Drain
@@ -195,6 +205,15 @@ impl Connection {
         // Whatever is still to come is read, so that our close frame is not lost to a reset; the client closes behind it.
         let goodbye = async { while incoming.next().await.is_some() {} };
         let _ = timeout(GOODBYE, goodbye).await;
+    }
+
+    /// A refusal, and a log out of reach, are told by what the stream itself publishes.
+    async fn check(&mut self) {
+        if let Some(live) = &mut self.live
+            && !matches!(timeout(CHECK_PATIENCE, live.publisher.check()).await, Ok(Ok(())))
+        {
+            tracing::debug!(key = %live.key, stream = %live.stream.0, "the log could not be asked for a stream");
+        }
     }
 
     /// Carries one effect out, and gives the session's answer to it.

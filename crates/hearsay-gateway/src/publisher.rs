@@ -2,25 +2,15 @@
 //!
 //! The place is `gateway:<stream>`, one for each stream, so connections of one meeting need no order among them; whose
 //! lease keeps the stream alive is [`StreamStarted::gateway`](hearsay_protocol::event::StreamStarted::gateway). Its input
-//! is the count of its operations: a repeated publish after a lost answer is a duplicate, not a second event.
+//! is the count of its events: a repeated publish after a lost answer is a duplicate, not a second event.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use hearsay_bus::{Batch, Bus, Error, Published, Refusal};
-use hearsay_protocol::{ConversationKey, Event, GatewayId, Generation, PublisherId, Seen, StreamId};
-use tokio::time::Instant;
-
-/// Between tries while the log is out of reach; doubles up to the last.
-const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_LAST: Duration = Duration::from_secs(1);
+use hearsay_bus::{Bus, Error, Published, append::Appender, publisher::AfterBranch};
+use hearsay_protocol::{ConversationKey, Event, GatewayId, PublisherId, StreamId};
 
 pub(crate) struct StreamPublisher {
-    bus: Arc<dyn Bus>,
-    key: ConversationKey,
-    publisher: PublisherId,
-    generation: Generation,
-    operations: u64,
-    seen: Seen,
+    appender: Appender,
     patience: Duration,
 }
 
@@ -33,66 +23,22 @@ impl StreamPublisher {
         stream: StreamId,
         patience: Duration,
     ) -> Result<Self, Error> {
-        let publisher = PublisherId::Gateway(GatewayId(stream.0));
-        let claim = patiently(patience, || bus.claim(key, &publisher)).await?;
-        Ok(Self {
-            bus: Arc::clone(bus),
-            key: key.clone(),
-            publisher,
-            generation: claim.generation,
-            operations: claim.watermark,
-            seen: claim.top,
-            patience,
-        })
+        let id = PublisherId::Gateway(GatewayId(stream.0));
+        let (appender, _) = Appender::claim(Arc::clone(bus), key.clone(), id, AfterBranch::Reappend, patience).await?;
+        Ok(Self { appender, patience })
     }
 
     /// # Errors
-    /// As [`StreamPublisher::claim`].
+    /// As [`StreamPublisher::claim`]; the event then goes out with the next one.
     pub(crate) async fn publish(&mut self, event: Event) -> Result<Published, Error> {
-        let through = self.operations + 1;
-        loop {
-            let batch = Batch {
-                publisher: self.publisher.clone(),
-                generation: self.generation,
-                from: self.operations,
-                through,
-                events: vec![event.clone()],
-                restart: None,
-                seen: self.seen,
-            };
-            match patiently(self.patience, || self.bus.publish(&self.key, batch.clone())).await {
-                Ok(published) => {
-                    self.operations = through;
-                    self.seen = published.top;
-                    return Ok(published);
-                }
-                // History branched: the count goes on from what the log still knows.
-                Err(Error::Refused(Refusal::Reclaim)) => {
-                    let claim = patiently(self.patience, || self.bus.claim(&self.key, &self.publisher)).await?;
-                    self.generation = claim.generation;
-                    self.operations = claim.watermark.min(self.operations);
-                    self.seen = claim.top;
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        self.appender.append_event(event, self.patience).await
     }
-}
 
-/// Repeats a call until the log answers, at most for `patience`.
-pub(crate) async fn patiently<T, F>(patience: Duration, mut call: impl FnMut() -> F) -> Result<T, Error>
-where
-    F: Future<Output = Result<T, Error>>,
-{
-    let give_up = Instant::now() + patience;
-    let mut pause = RETRY_FIRST;
-    loop {
-        match call().await {
-            Err(error) if error.is_transient() && Instant::now() + pause < give_up => {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RETRY_LAST);
-            }
-            answer => return answer,
-        }
+    /// Appends again what a failover of the log lost: nobody else would say that the stream began.
+    ///
+    /// # Errors
+    /// As [`StreamPublisher::claim`].
+    pub(crate) async fn check(&mut self) -> Result<(), Error> {
+        self.appender.check(self.patience).await
     }
 }

@@ -24,7 +24,7 @@ const FINALS: &str = "hearsay_recognizer_finals_total";
 const LADDER: &str = "hearsay_recognizer_ladder_step";
 const SPOKEN_TO_PUBLISHED: &str = "hearsay_recognizer_final_seconds";
 const PUBLISH: &str = "hearsay_recognizer_publish_seconds";
-const PUBLISH_RETRIES: &str = "hearsay_recognizer_publish_retries_total";
+const OUT_OF_REACH: &str = "hearsay_recognizer_log_out_of_reach_total";
 const PUBLISH_BUGS: &str = "hearsay_recognizer_publish_refused_total";
 
 /// Whose audio a decode is, and whether it is needed.
@@ -53,7 +53,7 @@ pub(crate) fn describe() {
         "Seconds from the arrival of an utterance's last speech to its final on the log."
     );
     describe_histogram!(PUBLISH, "Seconds the log took to accept a commit.");
-    describe_counter!(PUBLISH_RETRIES, "Commits tried again because the log did not answer.");
+    describe_counter!(OUT_OF_REACH, "Stays that ended because the log was out of reach for too long.");
     describe_counter!(PUBLISH_BUGS, "Commits the log refused as overlap, hole or invalid: a bug.");
 }
 
@@ -129,8 +129,8 @@ pub(crate) fn published(took: Duration) {
     histogram!(PUBLISH).record(took.as_secs_f64());
 }
 
-pub(crate) fn publish_retried() {
-    counter!(PUBLISH_RETRIES).increment(1);
+pub(crate) fn log_out_of_reach() {
+    counter!(OUT_OF_REACH).increment(1);
 }
 
 pub(crate) fn publish_refused() {

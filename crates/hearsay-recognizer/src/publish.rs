@@ -2,16 +2,12 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use hearsay_bus::{Batch, Bus, Error, Published, Refusal};
-use hearsay_protocol::{ConversationKey, Event, Generation, PublisherId, Restart, Seen, StreamTime, event::Ephemeral};
-use tokio::time::{Instant, sleep};
+use hearsay_bus::{Bus, Error, Published, Refusal, append::Appender, publisher::Stretch};
+use hearsay_protocol::{ConversationKey, Generation, PublisherId, Seen, event::Ephemeral};
+use tokio::time::Instant;
 use tonic::Status;
 
 use crate::metrics;
-
-/// Between tries while the log is out of reach; doubles up to the last.
-const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_LAST: Duration = Duration::from_secs(1);
 
 /// A stream's place among the log's publishers, as its uplink claimed it.
 #[derive(Clone)]
@@ -20,53 +16,33 @@ pub(crate) struct Publisher {
     pub(crate) key: ConversationKey,
     pub(crate) publisher: PublisherId,
     pub(crate) generation: Generation,
-    /// How long the log may be out of reach.
-    pub(crate) patience: Duration,
+}
+
+/// Appends a commit, and hands the appender back with the log's answer.
+///
+/// # Errors
+/// The refusal, or that the log was out of reach for `patience`.
+pub(crate) async fn append(
+    mut appender: Box<Appender>,
+    stretch: Stretch,
+    patience: Duration,
+) -> (Box<Appender>, Result<Published, Status>) {
+    let begun = Instant::now();
+    let published = match appender.append(stretch, patience).await {
+        Ok(published) => {
+            metrics::published(begun.elapsed());
+            Ok(published)
+        }
+        Err(Error::Refused(refusal)) => Err(status(&refusal)),
+        Err(error @ Error::Unavailable(_)) => {
+            metrics::log_out_of_reach();
+            Err(Status::unavailable(error.to_string()))
+        }
+    };
+    (appender, published)
 }
 
 impl Publisher {
-    /// Appends what was made of `from..through`.
-    pub(crate) fn publish(
-        &self,
-        from: StreamTime,
-        through: StreamTime,
-        events: Vec<Event>,
-        restart: Restart,
-        seen: Seen,
-    ) -> impl Future<Output = Result<Published, Status>> + Send + 'static {
-        let this = self.clone();
-        let batch = Batch {
-            publisher: self.publisher.clone(),
-            generation: self.generation,
-            from: from.0,
-            through: through.0,
-            events,
-            restart: Some(restart),
-            seen,
-        };
-        async move {
-            let begun = Instant::now();
-            let mut pause = RETRY_FIRST;
-            loop {
-                match this.bus.publish(&this.key, batch.clone()).await {
-                    Ok(published) => {
-                        metrics::published(begun.elapsed());
-                        return Ok(published);
-                    }
-                    Err(Error::Refused(refusal)) => return Err(status(&refusal)),
-                    Err(error @ Error::Unavailable(_)) if begun.elapsed() >= this.patience => {
-                        return Err(Status::unavailable(error.to_string()));
-                    }
-                    Err(Error::Unavailable(_)) => {
-                        metrics::publish_retried();
-                        sleep(pause).await;
-                        pause = (2 * pause).min(RETRY_LAST);
-                    }
-                }
-            }
-        }
-    }
-
     /// Announces; only being superseded matters.
     pub(crate) fn announce(
         &self,

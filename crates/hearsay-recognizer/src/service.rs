@@ -7,7 +7,11 @@
 use std::{collections::VecDeque, future::pending, sync::Arc, time::Duration};
 
 use futures::{FutureExt as _, future::BoxFuture};
-use hearsay_bus::{Bus, Published};
+use hearsay_bus::{
+    Bus, Claim, Published,
+    append::{Appender, Reclaims},
+    publisher::{AfterBranch, Stretch},
+};
 use hearsay_protocol::{
     Event, Position, PublisherId, Seen, StreamId, StreamTime, Timestamp, UtteranceId,
     event::{Ephemeral, Final, Partial, Participant, SpeakerConfig},
@@ -34,7 +38,7 @@ use crate::{
     ladder::Load,
     lanes::{self, Failure, Input, LaneHandle, Mailbox, Output, Said, Slots},
     metrics,
-    publish::Publisher,
+    publish::{self, Publisher},
 };
 
 /// Answers that HTTP/2 has not taken yet.
@@ -124,6 +128,22 @@ impl Service {
             })?;
         let lane = lanes::open(slot, lane, open.recorded, &self.mailboxes);
         responses.try_send(Ok(Response::Opened.into())).map_err(|_| Status::internal("a new channel has no room"))?;
+        let claim = Claim {
+            generation: open.generation,
+            watermark: open.watermark.0,
+            restart: None,
+            origin: open.origin,
+            top: open.seen,
+        };
+        // Only the uplink claims: it knows which stay is the present one.
+        let appender = Appender::new(
+            Arc::clone(&self.bus),
+            open.key.clone(),
+            PublisherId::Stream(open.stream),
+            &claim,
+            Reclaims::Elsewhere,
+            AfterBranch::Reappend,
+        );
         Ok(Stay {
             engine: Arc::clone(&self.engine),
             load: Arc::clone(&self.load),
@@ -134,8 +154,9 @@ impl Service {
                 key: open.key,
                 publisher: PublisherId::Stream(open.stream),
                 generation: open.generation,
-                patience: self.config.log_patience.get(),
             },
+            appender: Some(Box::new(appender)),
+            log_patience: self.config.log_patience.get(),
             stream: open.stream,
             participant: open.participant,
             origin: open.origin,
@@ -174,6 +195,9 @@ struct Stay {
     tasks: Tasks,
     handover: Duration,
     publisher: Publisher,
+    /// Out while a commit is under way.
+    appender: Option<Box<Appender>>,
+    log_patience: Duration,
     stream: StreamId,
     participant: Arc<Participant>,
     origin: Timestamp,
@@ -223,7 +247,7 @@ async fn outcome<T>(pending_one: &mut Pending<T>) -> T {
 }
 
 /// The commit under way.
-type Publishing = Pending<(Commit, Option<std::time::Instant>, Result<Published, Status>)>;
+type Publishing = Pending<(Commit, Option<std::time::Instant>, (Box<Appender>, Result<Published, Status>))>;
 
 impl Stay {
     async fn run(mut self, requests: Streaming<v1::RecognizeRequest>) {
@@ -268,7 +292,7 @@ impl Stay {
                 && let Some(said) = self.todo.pop_front()
             {
                 match said {
-                    Said::Commit { commit, spoken } => publishing = Some(self.publish(commit, spoken)),
+                    Said::Commit { commit, spoken } => publishing = self.publish(commit, spoken),
                     Said::Signal(signal) => self.signal(signal).await?,
                     Said::Finalized(id) => {
                         let position = self.position().await?;
@@ -304,7 +328,10 @@ impl Stay {
                 },
                 () = self.lane.give(&mut input), if input.is_some() => {}
                 () = self.lane.said(), if self.todo.len() < TODO => {}
-                (commit, spoken, published) = outcome(&mut publishing) => self.published(commit, spoken, published?).await?,
+                (commit, spoken, (appender, published)) = outcome(&mut publishing) => {
+                    self.appender = Some(appender);
+                    self.published(commit, spoken, published?).await?;
+                }
                 announced = outcome(&mut announcing) => announced?,
                 _ = health.tick() => self.tell_health(true).await?,
                 () = self.responses.closed() => return Ok(Ended::Gone),
@@ -364,20 +391,19 @@ impl Stay {
         })
     }
 
-    fn publish(
-        &mut self,
-        commit: Commit,
-        spoken: Option<std::time::Instant>,
-    ) -> BoxFuture<'static, (Commit, Option<std::time::Instant>, Result<Published, Status>)> {
+    /// Begins to publish a commit; the one before is done.
+    fn publish(&mut self, commit: Commit, spoken: Option<std::time::Instant>) -> Publishing {
+        let appender = self.appender.take()?;
         // Its final makes a partial worthless.
         self.partial.take_if(|partial| partial.from <= commit.from);
-        let events = self.final_of(&commit).into_iter().collect();
-        let publish = self.publisher.publish(commit.from, commit.through, events, commit.restart.clone(), self.seen);
-        async move {
-            let published = publish.await;
-            (commit, spoken, published)
-        }
-        .boxed()
+        let stretch = Stretch {
+            from: commit.from.0,
+            through: commit.through.0,
+            events: self.final_of(&commit).into_iter().collect(),
+            restart: Some(commit.restart.clone()),
+        };
+        let append = publish::append(appender, stretch, self.log_patience);
+        Some(async move { (commit, spoken, append.await) }.boxed())
     }
 
     fn final_of(&self, commit: &Commit) -> Option<Event> {
