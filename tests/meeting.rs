@@ -145,3 +145,31 @@ async fn a_lost_speaker_may_return_and_a_clean_end_is_final() -> Result<()> {
     server.stop().await?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_stopped_in_mid_speech_keeps_every_word_it_heard() -> Result<()> {
+    let recordings = recordings()?;
+    let (samples, rate) = wav(&recordings.endgame)?;
+    let said = |client: &Client| client.finals().into_iter().map(|said| said.text).collect::<Vec<_>>();
+    // In the middle of a word.
+    let heard = &samples[..samples.len() * 2 / 3];
+
+    let server = Server::start(Build::Test, &[("HEARSAY__GATEWAY__DRAIN_SPREAD", "1s")]).await?;
+    let mut whole = Client::connect(&server, "/v1/streaming/whole").await?;
+    whole.begin("Ana", rate, json!({"hearsay": {"recorded": true}})).await?;
+    whole.pour(heard, 6_400).await?;
+    whole.stop().await?;
+    assert!(!whole.finals().is_empty());
+
+    let mut cut = Client::connect(&server, "/v1/streaming/cut").await?;
+    cut.begin("Ana", rate, json!({"hearsay": {"recorded": true}})).await?;
+    cut.pour(heard, 6_400).await?;
+    let (log, drained) = tokio::join!(server.stop(), cut.drain());
+    drained?;
+    // Exit code 0, and nobody was told of trouble.
+    let log = log?;
+    assert_eq!(said(&cut), said(&whole), "the words before the end, as without it; its log:\n{log}");
+    assert!(cut.frames.iter().all(|(_, frame)| inner(frame) != Some("error")), "{:?}", cut.frames.last());
+    assert!(log.contains("reason=\"drained\""), "{log}");
+    Ok(())
+}

@@ -36,6 +36,9 @@ use crate::config::Config;
 /// How often deadlines of conversations are looked at.
 const ROUND_EVERY: Duration = Duration::from_secs(1);
 
+/// For the recognizer's threads, when no stream is left.
+const LAST: Duration = Duration::from_secs(2);
+
 /// What the parts share with whoever composes them.
 pub(crate) struct Parts {
     pub(crate) auth: Auth,
@@ -56,7 +59,19 @@ pub(crate) async fn everything(config: Config, parts: Parts, tasks: &Tasks) -> a
     drive_lifecycles(Arc::clone(&bus), tasks);
 
     let (engine, voice) = tokio::task::spawn_blocking(move || load(&models)).await??;
-    let recognizer = Recognizer::start(config.recognizer, engine, voice, Arc::clone(&bus), tasks).await?;
+    let recognizer = {
+        // It serves this process only, so it is there until the last of its streams has ended.
+        let served = Tasks::new();
+        let recognizer = Recognizer::start(config.recognizer, engine, voice, Arc::clone(&bus), &served).await?;
+        let drain = tasks.drain();
+        tasks.spawn_background("recognizer", async move {
+            drain.finished().await;
+            if let Err(open) = served.finish(LAST).await {
+                tracing::warn!(open = open.join(", "), "the recognizer did not end");
+            }
+        });
+        recognizer
+    };
     let uplinks = Uplinks::start(config.uplink, vec![own_grpc(address)?], Arc::clone(&bus), tasks);
 
     let id = GatewayId(uuid::Uuid::new_v4());
