@@ -448,11 +448,11 @@ export class HearsaySocket extends Target {
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #startTimer;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #renewTimer;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #flushTimer;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #calmTimer;
   /** @type {ReturnType<typeof setInterval> | undefined} */ #pulse;
   #opened = false;
   #everOpen = false;
   #heardAt = 0;
-  #openedAt = 0;
   #downSince = 0;
   #pings = 0;
   #pingedAt = 0;
@@ -752,7 +752,8 @@ export class HearsaySocket extends Target {
     this.#opened = this.#everOpen = true;
     this.#returned = !first;
     this.#refusals = 0;
-    this.#openedAt = this.#heardAt = Date.now();
+    this.#heardAt = Date.now();
+    this.#calmTimer = this.#later(CALM_MS, () => this.#backoff.reset());
     this.#pings = 0;
     this.#pulse = setInterval(() => this.#beat(), (this.#options.pingEveryMs ?? 10_000) / 2);
     if (first) this.readyState = HearsaySocket.OPEN;
@@ -904,7 +905,6 @@ export class HearsaySocket extends Target {
     } else if (now - this.#heardAt >= every) {
       this.#ping();
     }
-    if (this.#opened && now - this.#openedAt >= CALM_MS) this.#backoff.reset();
   }
 
   #ping() {
@@ -931,6 +931,7 @@ export class HearsaySocket extends Target {
   /** Lets go of a socket that is of no more use. */
   #forget() {
     clearInterval(this.#pulse);
+    if (this.#calmTimer !== undefined) this.#cancel(this.#calmTimer);
     const socket = this.#socket;
     this.#socket = undefined;
     this.#opened = false;

@@ -208,7 +208,7 @@ function showForming(caption) {
     forming.set(id, open);
   }
   // Its end is not known yet, whatever the engine says.
-  open.span.textContent = caption.text.replace(/[.…]+$/, "");
+  open.span.textContent = caption.text.replace(/[.,…]+$/, "");
 }
 
 /** @param {import("./hearsay.js").Caption} caption */
@@ -319,7 +319,9 @@ function follow(meeting) {
     else if (state === "connecting") connection("connecting", wasLive ? "Reconnecting…" : "Connecting…");
     else if (state === "waiting") connection("waiting", attempt > 2 ? `Retrying in ${seconds(delayMs)}` : "Reconnecting…");
     else if (!wasLive) connection("closed", "Not connected");
-    if (state === "waiting" && wasLive && !lostMarker) lostMarker = mark("lost", "Connection lost. What you say is kept and will be sent.");
+    if (state === "waiting" && wasLive && !lostMarker) {
+      lostMarker = mark("lost", meeting.voice ? "Connection lost. What you say is kept and will be sent." : "Connection lost.");
+    }
     if (state === "live") wasLive = true;
   });
   on(meeting, "reconnected", ({ downMs }) => {
@@ -378,7 +380,7 @@ function people(members) {
 function brief() {
   const speaking = [...(meeting?.members.values() ?? [])].filter((member) => member.speaking).map((member) => member.name);
   const count = meeting?.members.size ?? 0;
-  const latency = $("latency").dataset.ms ? ` · ${$("latency").dataset.ms} latency` : "";
+  const latency = $("latency").dataset.ms ? ` · ${$("latency").dataset.ms}` : "";
   $("brief").textContent = speaking.length > 0 ? `${speaking.join(", ")} speaking${latency}` : `${count === 1 ? "1 person" : `${count} people`}${latency}`;
 }
 

@@ -79,6 +79,8 @@ async fn serve(config: Config, models: Models, tasks: &Tasks, begun: Instant) ->
     writeln!(out, "ready http://{}", reachable(address))?;
     writeln!(out, "token {token}")?;
     out.flush()?;
+    // For people; the token is behind the #, which browsers send to nobody.
+    eprintln!("open in a browser:        http://{}/?meeting=stand-up#token={token}", reachable(address));
     tracing::info!(%address, after = ?begun.elapsed(), "ready");
     drain.cancelled().await;
     Ok(())

@@ -69,3 +69,29 @@ export function lines(page) {
     }),
   );
 }
+
+/** Everything a person said, joined. @param {{ who: string, text: string }[]} all @param {string} who */
+export const saidBy = (all, who) => all.filter((line) => line.who === who).map((line) => line.text).join(" ");
+
+/**
+ * Waits until something holds, or says what it was last.
+ * @template T
+ * @param {string} what
+ * @param {() => Promise<T>} look
+ * @param {(value: T) => boolean} holds
+ */
+export async function until(what, look, holds, patience = PATIENCE) {
+  const end = Date.now() + patience;
+  for (;;) {
+    const value = await look();
+    if (holds(value)) return value;
+    if (Date.now() > end) throw new Error(`${what}: not within ${patience} ms; last: ${JSON.stringify(value)}`);
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+}
+
+/** @param {import("playwright-core").Page} page @param {string} state */
+export const connected = (page, state = "live") => page.waitForSelector(`#connection[data-state=${state}]`);
+
+/** @param {import("playwright-core").Page} page @param {string} name */
+export const picture = (page, name) => page.screenshot({ path: path.join(PICTURES, `${name}.png`) });
