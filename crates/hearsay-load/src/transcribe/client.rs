@@ -22,7 +22,7 @@ use tokio_tungstenite::{
 };
 
 use super::{
-    Credentials, Printer, TranscribeError, Wav,
+    Credentials, Printer, TranscribeError, Wav, WavError,
     frames::Frame,
     pace::{CHUNK_MS, Pace},
     progress::Bar,
@@ -247,9 +247,8 @@ impl Speaker {
         };
         // A connection that breaks under the writer has its reason, an error frame or a close code, in the reader.
         let rest = timeout(ANSWER_TIMEOUT, &mut listening).await;
-        let (mut sink, mut frames) = match (spoken, rest) {
-            (Err(error @ TranscribeError::Wav(_)), _) => return Err(error),
-            (Ok(sink), Ok(heard)) => (sink, heard?),
+        let (mut sink, short, mut frames) = match (spoken, rest) {
+            (Ok((sink, short)), Ok(heard)) => (sink, short, heard?),
             (Err(_), Ok(heard)) => return heard.map(drop),
             (Err(error), Err(_)) => return Err(error),
             (Ok(_), Err(_)) => {
@@ -262,7 +261,7 @@ impl Speaker {
             while let Some(Ok(_)) = frames.next().await {}
         };
         let _ = timeout(CLOSE_TIMEOUT, goodbye).await;
-        Ok(())
+        short.map_or(Ok(()), |error| Err(error.into()))
     }
 }
 
@@ -282,7 +281,8 @@ async fn connect(server: &Server, meeting: &str) -> Result<Socket, ClientError> 
     }
 }
 
-/// Sends the file, then asks for the end. Returns the sink, which keeps the connection open.
+/// Sends the file, then asks for the end. Returns the sink, which keeps the connection open, and what was wrong with the
+/// rest of the file.
 async fn speak(
     name: &str,
     mut wav: Wav,
@@ -290,10 +290,15 @@ async fn speak(
     bar: &Bar,
     mut sink: SplitSink<Socket, Message>,
     mut acknowledgements: watch::Receiver<u64>,
-) -> Result<SplitSink<Socket, Message>, TranscribeError> {
+) -> Result<(SplitSink<Socket, Message>, Option<WavError>), TranscribeError> {
     let rate = u64::from(wav.rate());
     let (begun, mut pace, mut sent_samples) = (Instant::now(), Pace::default(), 0);
-    while let Some(chunk) = wav.next((rate * CHUNK_MS / 1_000) as usize)? {
+    let short = loop {
+        let chunk = match wav.next((rate * CHUNK_MS / 1_000) as usize) {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+        };
         // Milliseconds of the whole, so that rates which do not divide evenly do not drift.
         let before = sent_samples * 1_000 / rate;
         sent_samples += chunk.len() as u64 / 2;
@@ -303,7 +308,7 @@ async fn speak(
             match timeout(ANSWER_TIMEOUT, room).await {
                 Ok(Ok(_)) => {}
                 // The reader is done: it knows why.
-                Ok(Err(_)) => break,
+                Ok(Err(_)) => break None,
                 Err(_) => {
                     let error =
                         ClientError::Silent { speaker: name.to_owned(), awaited: "acknowledgement of the audio" };
@@ -316,10 +321,10 @@ async fn speak(
         sink.send(Message::binary(chunk)).await.map_err(|error| closed(name, error))?;
         pace.sent(ms);
         bar.sent(ms);
-    }
+    };
     let stop = json!({"type": "stop_request"}).to_string();
     sink.send(Message::text(stop)).await.map_err(|error| closed(name, error))?;
-    Ok(sink)
+    Ok((sink, short))
 }
 
 /// Prints what comes until both end messages have.

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::BufReader,
+    io::{self, BufReader, Chain, Cursor, Read},
     path::{Path, PathBuf},
 };
 
@@ -25,12 +25,55 @@ pub enum WavError {
     Rate { path: PathBuf, got: u32 },
     #[error("{}: holds no audio", path.display())]
     Empty { path: PathBuf },
+    #[error("{}: the file ends before its header says ({reason}); what it holds was transcribed", path.display())]
+    Short { path: PathBuf, reason: String },
+}
+
+/// The header, put right, and the rest of the file.
+type Source = Chain<Cursor<Vec<u8>>, BufReader<File>>;
+
+/// A header is found within this many bytes.
+const HEADER: u64 = 64 << 10;
+
+/// Opens a file whose header may not know how long it is: programs that write into pipes say 0 or the largest length there
+/// is, and mean "to the end".
+fn source(path: &Path) -> io::Result<Source> {
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let mut file = BufReader::new(file);
+    let mut header = Vec::new();
+    (&mut file).take(HEADER).read_to_end(&mut header)?;
+    let field = |header: &[u8], at: usize| {
+        header.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes)
+    };
+    let mut align = 1;
+    // Behind "RIFF", its length, and "WAVE".
+    let mut at = 12;
+    while let Some(size) = field(&header, at + 4) {
+        match &header[at..at + 4] {
+            b"fmt " => align = field(&header, at + 20).map_or(1, |found| (found & 0xffff).max(1)),
+            b"data" => {
+                let rest = u32::try_from(length.saturating_sub(at as u64 + 8)).unwrap_or(u32::MAX);
+                if matches!(size, 0 | u32::MAX) {
+                    let whole = rest - rest % align;
+                    header[at + 4..at + 8].copy_from_slice(&whole.to_le_bytes());
+                }
+                break;
+            }
+            _ => {}
+        }
+        // Chunks begin at even places.
+        at = at.saturating_add(8 + size as usize + (size as usize & 1));
+    }
+    Ok(Cursor::new(header).chain(file))
 }
 
 /// A WAV file being read.
 pub struct Wav {
     path: PathBuf,
-    reader: WavReader<BufReader<File>>,
+    reader: WavReader<Source>,
+    /// Said after what was read before it.
+    failed: Option<WavError>,
     rate: u32,
     channels: u16,
     /// Frames: one sample of every channel.
@@ -41,9 +84,9 @@ impl Wav {
     /// # Errors
     /// Tells what is wrong with the file, and what would be right.
     pub fn open(path: &Path) -> Result<Self, WavError> {
-        let file = File::open(path).map_err(|error| WavError::Open { path: path.to_owned(), error })?;
+        let source = source(path).map_err(|error| WavError::Open { path: path.to_owned(), error })?;
         let unreadable = |reason: String| WavError::Unreadable { path: path.to_owned(), reason };
-        let reader = WavReader::new(BufReader::new(file)).map_err(|error| unreadable(error.to_string()))?;
+        let reader = WavReader::new(source).map_err(|error| unreadable(error.to_string()))?;
         let spec = reader.spec();
         if !RATES.contains(&spec.sample_rate) {
             return Err(WavError::Rate { path: path.to_owned(), got: spec.sample_rate });
@@ -59,7 +102,7 @@ impl Wav {
         if total == 0 {
             return Err(WavError::Empty { path: path.to_owned() });
         }
-        Ok(Self { path: path.to_owned(), rate: spec.sample_rate, channels: spec.channels, total, reader })
+        Ok(Self { path: path.to_owned(), rate: spec.sample_rate, channels: spec.channels, total, reader, failed: None })
     }
 
     /// In Hz.
@@ -75,11 +118,14 @@ impl Wav {
     /// The next `frames` samples or fewer, LINEAR16 mono, little-endian; None at the end.
     ///
     /// # Errors
-    /// When the file ends before its header says, or cannot be read.
+    /// When the file ends before its header says, or cannot be read; what was there came before.
     pub fn next(&mut self, frames: usize) -> Result<Option<Bytes>, WavError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         let mut chunk = BytesMut::with_capacity(frames * 2);
         let spec = self.reader.spec();
-        match spec.sample_format {
+        let mixed = match spec.sample_format {
             SampleFormat::Int => {
                 let down = spec.bits_per_sample.saturating_sub(16);
                 let up = 16_u16.saturating_sub(spec.bits_per_sample);
@@ -92,8 +138,14 @@ impl Wav {
                     self.reader.samples::<f32>().map(|sample| sample.map(|s| f64::from(s) * f64::from(i16::MAX)));
                 mix(samples, self.channels, frames, &mut chunk)
             }
+        };
+        if let Err(error) = mixed {
+            let error = WavError::Short { path: self.path.clone(), reason: error.to_string() };
+            if chunk.is_empty() {
+                return Err(error);
+            }
+            self.failed = Some(error);
         }
-        .map_err(|error| WavError::Unreadable { path: self.path.clone(), reason: error.to_string() })?;
         Ok(if chunk.is_empty() { None } else { Some(chunk.freeze()) })
     }
 }
@@ -217,7 +269,32 @@ pub(super) mod tests {
         let length = std::fs::metadata(&path).unwrap().len();
         std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length - 500).unwrap();
         let mut wav = Wav::open(&path).unwrap();
-        assert!(wav.next(100).unwrap().is_some());
-        assert!(matches!(wav.next(1_000), Err(WavError::Unreadable { .. })));
+        assert_eq!(wav.next(100).unwrap().map(|chunk| chunk.len()), Some(200));
+        assert_eq!(wav.next(1_000).unwrap().map(|chunk| chunk.len()), Some(1_300), "all that is there");
+        assert!(matches!(wav.next(1_000), Err(WavError::Short { .. })));
+    }
+
+    #[test]
+    fn a_header_that_does_not_know_the_length_means_to_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("piped.wav");
+        let mut writer = WavWriter::create(&path, spec(16_000, 2, 16, SampleFormat::Int)).unwrap();
+        for _ in 0..1_000 {
+            writer.write_sample(5).unwrap();
+        }
+        writer.finalize().unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        let data = whole.windows(4).position(|four| four == b"data").unwrap();
+        for unknown in [0, u32::MAX] {
+            let mut piped = whole.clone();
+            piped[data + 4..data + 8].copy_from_slice(&unknown.to_le_bytes());
+            // Half a frame more, as when the writer was ended.
+            piped.push(7);
+            std::fs::write(&path, piped).unwrap();
+            let mut wav = Wav::open(&path).unwrap();
+            assert_eq!(wav.duration_ms(), 31);
+            assert_eq!(wav.next(1_000).unwrap().map(|chunk| chunk.len()), Some(1_000));
+            assert!(wav.next(1_000).unwrap().is_none());
+        }
     }
 }
