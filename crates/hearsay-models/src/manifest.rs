@@ -106,7 +106,7 @@ pub(crate) struct Package {
 }
 
 /// One file of a package.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wheel {
     /// [`std::env::consts::ARCH`] it is for; None: it holds data, whatever its platform says.
     pub machine: Option<&'static str>,

