@@ -312,6 +312,17 @@ export class AudioClock {
     this.#shift = Math.abs(shift) < 500 ? 0 : shift;
   }
 
+  /** Another stream begins, with the last `count` chunks. @param {number} count */
+  restart(count) {
+    const carried = count > 0 ? this.#chunks.slice(-count) : [];
+    const before = carried.length > 0 ? (this.#chunks[this.#chunks.length - carried.length - 1]?.end ?? 0) : this.#ms;
+    // Of a stream that carries more than is remembered, the first chunks are not known.
+    this.#first = count - carried.length;
+    this.#chunks = carried.map(({ end, at }) => ({ end: end - before, at }));
+    this.#ms -= before;
+    this.#shift = 0;
+  }
+
   /** Ms of audio behind the first `count` chunks. @param {number} count */
   since(count) {
     const chunk = this.#chunks[count - 1 - this.#first];
@@ -384,6 +395,8 @@ const PATIENCE_MS = 10_000;
 const RENEW_BEFORE_MS = 60_000;
 /** Longest delay a timer takes. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
+/** How long the beginning or the end of a stream may take, returns of a broken connection included. */
+const SPEAK_MS = 30_000;
 /** A connection that lasted this long ends the earlier trouble. */
 const CALM_MS = 5_000;
 /** Codes that say no: coming back would be answered the same. */
@@ -411,7 +424,8 @@ export class TokenRefused extends Error {
  *
  * Further events, all with `detail`:
  * - `connection`: `{ state: "connecting" | "live" | "waiting" | "closed", attempt, delayMs }`
- * - `reconnected`: `{ downMs, since, resent, missing, stream: "same" | "new" | "none" }`, when all is as before
+ * - `reconnected`: `{ downMs, since, resent, missing, stream: "same" | "new" | "none" }`, when all is as before. Where the
+ *   server began a new stream, `missing` counts chunks of which it is not known whether the old one finished them
  * - `ack`: `{ chunk, ms }`: what the server's log covers; `repeated`: a frame that was not shown twice
  * - `lost`: `{ chunks }`: audio that had to be given up; `conversation`: `{ id }`, at every word of one
  *
@@ -788,7 +802,8 @@ export class HearsaySocket extends Target {
     this.#lostTold = this.#ring.lost;
     // Said to the old stream, and wanted of the new one too.
     if (stream === "new" && this.#stopping) this.#ring.request('{"type":"stop_request"}');
-    if (missing > 0) this.dispatchEvent(custom("lost", { chunks: missing }));
+    // What an old stream was sent, it may well have said.
+    if (stream === "same" && missing > 0) this.dispatchEvent(custom("lost", { chunks: missing }));
     this.#flush();
     this.#back({ resent: stream === "same" ? Math.max(0, before - chunk - missing) : 0, missing, stream });
   }
@@ -1055,6 +1070,14 @@ export async function recording(file, { audible = false } = {}) {
   return { kind: "recording", label: name, file: await file.arrayBuffer(), audible };
 }
 
+/** @template T @param {number} ms @param {Promise<T>} promise @param {string} late @returns {Promise<T>} */
+function within(ms, promise, late) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error(late)), ms);
+    promise.then(resolve, reject).finally(() => clearTimeout(timer));
+  });
+}
+
 /**
  * One stream of audio into a meeting. Events with `detail`: `level` (`{ peak }`, 0 to 1), `latency` (`{ ms }`), `health`,
  * `progress` (`{ seconds, of }`, of a recording), `lost`, `reconnected`, `refused` (`{ code, details }`), `ended`
@@ -1094,6 +1117,11 @@ export class Voice extends Target {
     for (const type of ["lost", "reconnected", "connection"]) {
       socket.addEventListener(type, (event) => this.dispatchEvent(custom(type, /** @type {CustomEvent} */ (event).detail)));
     }
+    socket.addEventListener("reconnected", (event) => {
+      if (/** @type {CustomEvent} */ (event).detail.stream !== "new") return;
+      this.clock.restart(socket.chunks.next);
+      this.#waiting = [];
+    });
     socket.addEventListener("ack", (event) => this.#acked(/** @type {CustomEvent} */ (event).detail));
     socket.addEventListener("close", (event) => this.#end(/** @type {CloseEvent} */ (event).reason || `closed with ${/** @type {CloseEvent} */ (event).code}`));
   }
@@ -1107,6 +1135,8 @@ export class Voice extends Target {
   async begin() {
     const { stream, file, audible } = this.source;
     const context = this.#context;
+    // Browsers start sound only for a person, and some only where there is a device to hear it by; they do not say so.
+    await within(PATIENCE_MS, context.resume(), "the browser does not start its sound: click into the page, and see whether it has an output device");
     await context.audioWorklet.addModule(import.meta.url);
     const samples = Math.round((context.sampleRate * this.#messageMs) / 1_000);
     this.#tap = new AudioWorkletNode(context, "hearsay-tap", {
@@ -1135,7 +1165,6 @@ export class Voice extends Target {
       this.#progress = setInterval(tell, 250);
       player.start();
     }
-    await context.resume();
   }
 
   /** @param {AudioNode} input */
@@ -1206,7 +1235,10 @@ export class Voice extends Target {
     const closed = new Promise((resolve) => this.addEventListener("ended", resolve, { once: true }));
     await this.#silence();
     this.socket.send('{"type":"stop_request"}');
+    // Whoever is offline comes back to say what is left; not for ever.
+    const late = setTimeout(() => this.socket.close(), SPEAK_MS);
     await closed;
+    clearTimeout(late);
   }
 
   async #silence() {
@@ -1394,6 +1426,7 @@ export class Meeting extends Target {
     };
     try {
       await new Promise((resolve, reject) => {
+        setTimeout(() => reject(new Error("the server did not answer in time")), SPEAK_MS);
         voice.addEventListener("ended", (event) => reject(new Error(/** @type {CustomEvent} */ (event).detail.reason)));
         socket.addEventListener("open", () => socket.send(JSON.stringify(start)));
         socket.addEventListener("message", (event) => {

@@ -227,6 +227,21 @@ test("the audio clock forgets the oldest", () => {
   assert.equal(clock.heardAt(95), 95, "of a chunk that is forgotten nothing is learnt");
 });
 
+test("the audio clock of a new stream begins with what is carried over", () => {
+  const clock = new AudioClock();
+  for (let number = 1; number <= 10; number += 1) clock.heard(40, 1_000 + number * 40);
+  clock.restart(3);
+  assert.equal(clock.ms, 120);
+  assert.equal(clock.heardAt(40), 1_320, "the eighth is the first now");
+  clock.heard(40, 1_440);
+  assert.equal(clock.heardAt(160), 1_440);
+  assert.equal(clock.since(3), 40);
+  clock.restart(0);
+  assert.deepEqual([clock.ms, clock.heardAt(1)], [0, undefined]);
+  clock.heard(40, 2_000);
+  assert.equal(clock.heardAt(40), 2_000);
+});
+
 test("a token's end is read from its payload", () => {
   const token = (/** @type {object} */ payload) => `e30.${Buffer.from(JSON.stringify(payload)).toString("base64url")}.sig`;
   assert.equal(tokenExpiry(token({ exp: 1_900_000_000, name: "ÿÿÿ>>>???" })), 1_900_000_000_000);
