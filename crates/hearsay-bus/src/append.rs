@@ -6,7 +6,7 @@ use hearsay_protocol::{ConversationKey, Event, Generation, PublisherId, Seen, Ti
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::{
-    Bus, Claim, Error, Published, Refusal,
+    Bus, Claim, Error, Published, Refusal, metrics,
     publisher::{AfterBranch, Backlog, Publisher, Step, Stretch},
 };
 
@@ -133,6 +133,7 @@ impl Appender {
                 Step::Publish(batch) => {
                     let answer = bounded(self.bus.publish(&self.key, *batch)).await;
                     if let Err(Error::Unavailable(why)) = &answer {
+                        metrics::retried();
                         last.clone_from(why);
                     }
                     let (now, jitter) = (self.now(), rand::random());
@@ -150,7 +151,9 @@ impl Appender {
                         last.clone_from(why);
                     }
                     let (now, jitter) = (self.now(), rand::random());
+                    let before = self.publisher.waiting();
                     self.publisher.claimed(answer, now, jitter);
+                    metrics::reappended(self.publisher.waiting().saturating_sub(before));
                 }
             }
         }

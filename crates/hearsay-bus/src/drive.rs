@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use hearsay_protocol::ConversationKey;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use crate::{Bus, Entry, Error, Read, Seen};
+use crate::{Bus, Entry, Error, Read, Seen, metrics};
 
 /// Visited in one round at most; the rest wait a second.
 const ROUND: usize = 1_024;
@@ -23,6 +23,7 @@ pub type Compactor = Arc<dyn Fn(&ConversationKey, &[Entry]) -> Bytes + Send + Sy
 /// # Errors
 /// When the log cannot be reached; what was not done is done in the next round.
 pub async fn round(bus: &dyn Bus, compactor: &Compactor) -> Result<usize, Error> {
+    let begun = Instant::now();
     let due = bounded(bus.due(ROUND)).await?;
     let visited = due.len();
     for key in due {
@@ -34,6 +35,7 @@ pub async fn round(bus: &dyn Bus, compactor: &Compactor) -> Result<usize, Error>
             Err(error @ Error::Unavailable(_)) => return Err(error),
         }
     }
+    metrics::round(visited, begun.elapsed());
     Ok(visited)
 }
 
@@ -56,8 +58,12 @@ async fn compact(bus: &dyn Bus, key: &ConversationKey, compactor: &Compactor) ->
     }
     let record = compactor(key, &entries);
     match bounded(bus.compact(key, after.offset, record)).await {
+        Ok(()) => {
+            metrics::compacted();
+            Ok(())
+        }
         // Something was appended meanwhile: the next round folds it in.
-        Ok(()) | Err(Error::Refused(_)) => Ok(()),
+        Err(Error::Refused(_)) => Ok(()),
         Err(error @ Error::Unavailable(_)) => Err(error),
     }
 }

@@ -373,6 +373,7 @@ pub mod drive;
 pub mod follow;
 pub mod lifecycle;
 mod memory;
+pub mod metrics;
 pub mod publisher;
 mod subscription;
 

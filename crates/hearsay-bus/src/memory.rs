@@ -28,6 +28,7 @@ use crate::{
     Read, Refusal, State, Subscription, Tail, Ticked, Watch,
     clock::{Clock, Random, SystemClock},
     lifecycle::{AnalystProgress, Life},
+    metrics,
 };
 
 /// Old positions kept to answer duplicates, per publisher.
@@ -128,10 +129,12 @@ impl Subscriber {
             self.missed = false;
         }
         if matches!(delivery, Delivery::Ephemeral { .. }) && room <= all / 2 {
+            metrics::skipped();
             return true;
         }
         let delivery = if room <= 1 {
             self.missed = true;
+            metrics::missed();
             Delivery::Missed
         } else {
             delivery.clone()
@@ -149,6 +152,7 @@ impl Default for MemoryBus {
 
 impl MemoryBus {
     pub fn new(limits: Limits, clock: Arc<dyn Clock>) -> Self {
+        metrics::describe();
         let seed = RandomState::new().hash_one(clock.now());
         Self { inner: Arc::new(Inner { limits, clock, random: Random::new(seed), names: Mutex::default() }) }
     }
@@ -337,6 +341,7 @@ impl Log {
             None => history.branch(top, random),
         }
         tracing::warn!(conversation = %self.key, seen = seen.offset.0, top = top.0, "history was lost: a new epoch begins");
+        metrics::branched();
         self.announce(&Delivery::Changed);
     }
 
@@ -368,6 +373,9 @@ impl Log {
                 publisher: publisher.clone(),
                 body: Body::Event(event),
             };
+            if let Body::Event(event) = &entry.body {
+                metrics::appended(event);
+            }
             *sequence += 1;
             history.entries.push(entry.clone());
             appended.push(entry);
@@ -453,6 +461,7 @@ impl Log {
         let holder = &self.history.publishers[&batch.publisher];
         let watermark = holder.watermark;
         if batch.through <= watermark {
+            metrics::duplicate();
             let old = holder.recent.iter().find(|(through, _)| *through >= batch.through);
             return Ok(Published {
                 duplicate: true,
@@ -644,6 +653,7 @@ impl Bus for MemoryBus {
         let conversation = Conversation { next: AtomicU64::new(u64::MAX), log: Mutex::new(log) };
         conversation.schedule(&conversation.lock(), &inner.limits);
         names.conversations.insert(key.clone(), Arc::new(conversation));
+        metrics::conversations(names.conversations.len());
         names.by_id.insert((meeting.account.clone(), proposal.conversation), key.clone());
         names.open.insert(meeting.clone(), key.clone());
         if let Some(watchers) = names.watchers.get_mut(meeting) {
@@ -750,7 +760,11 @@ impl Bus for MemoryBus {
 
     fn publish<'a>(&'a self, key: &'a ConversationKey, batch: Batch) -> BoxFuture<'a, Result<Published, Error>> {
         let inner = &self.inner;
-        done(inner.with(key, |_, log, now| Ok(log.publish(batch, now, &inner.limits, &inner.random)?)))
+        let published = inner.with(key, |_, log, now| Ok(log.publish(batch, now, &inner.limits, &inner.random)?));
+        if let Err(Error::Refused(refusal)) = &published {
+            metrics::refused(refusal);
+        }
+        done(published)
     }
 
     fn announce<'a>(
@@ -855,6 +869,7 @@ impl Bus for MemoryBus {
             if forget {
                 let mut names = inner.names();
                 names.conversations.remove(key);
+                metrics::conversations(names.conversations.len());
                 names.by_id.remove(&(key.meeting.account.clone(), key.conversation));
             }
             ticked

@@ -80,6 +80,27 @@ impl Config {
     /// # Errors
     /// Says which value contradicts which.
     pub fn validate(&self) -> Result<(), String> {
+        let least = [
+            ("unsent", self.unsent, 100),
+            ("unacknowledged", self.unacknowledged, 12_000),
+            ("stall", self.stall, 1_000),
+            ("open", self.open, 100),
+            ("ping_every", self.ping_every, 50),
+            ("ping_timeout", self.ping_timeout, 50),
+        ];
+        for (name, found, ms) in least {
+            let least = Duration::from_millis(ms);
+            if found.get() < least {
+                return Err(format!("uplink.{name} is {found}; {} and more work", HumanDuration::from(least)));
+            }
+        }
+        // An utterance of ten seconds at 48 kHz, and a message of the largest size beside it.
+        if self.unacknowledged_bytes < 1_100_000 {
+            return Err(format!(
+                "uplink.unacknowledged_bytes is {}; 1100000 and more hold the longest utterance",
+                self.unacknowledged_bytes
+            ));
+        }
         if self.unsent.get() >= self.unacknowledged.get() {
             return Err("uplink.unsent must be below uplink.unacknowledged".to_owned());
         }
