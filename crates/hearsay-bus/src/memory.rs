@@ -189,6 +189,27 @@ impl Names {
     }
 }
 
+impl Names {
+    /// Records of long ago make room for what is said now: one in a hundred of those that only wait for their retention.
+    fn forget_oldest(&mut self) {
+        let mut over: Vec<(Timestamp, ConversationKey)> = self
+            .conversations
+            .iter()
+            .filter_map(|(key, found)| {
+                let log = found.lock();
+                let kept = log.history.dropped.is_some();
+                log.history.life.ended().filter(|_| kept).map(|ended| (ended, key.clone()))
+            })
+            .collect();
+        over.sort_unstable_by_key(|(ended, _)| *ended);
+        for (_, key) in over.iter().take(over.len().div_ceil(100)) {
+            self.conversations.remove(key);
+            self.by_id.remove(&(key.meeting.account.clone(), key.conversation));
+        }
+        tracing::warn!(forgotten = over.len().div_ceil(100), "the log is full: the oldest records are forgotten");
+    }
+}
+
 /// Forgets a watcher that went: strangers choose the names of meetings, so none may remain.
 struct Unwatch {
     inner: Weak<Inner>,
@@ -619,6 +640,9 @@ impl Bus for MemoryBus {
         let mut names = inner.names();
         if let Some(meta) = names.live(meeting) {
             return done(Ok(Opened { key: meta.key.clone(), created: false, meta }));
+        }
+        if names.conversations.len() >= inner.limits.max_conversations {
+            names.forget_oldest();
         }
         if names.conversations.len() >= inner.limits.max_conversations {
             return done(Err(Refusal::Full { what: "as many conversations are held as may be" }.into()));

@@ -8,10 +8,10 @@ use std::{
 
 use futures::future::{BoxFuture, ready};
 use hearsay_bus::{
-    Bus, Limits, ManualClock, MemoryBus, Replica,
+    Bus, Error, Limits, ManualClock, MemoryBus, Proposal, Refusal, Replica,
     conformance::{CASES, Subject},
 };
-use hearsay_protocol::{ConversationKey, Timestamp};
+use hearsay_protocol::{AccountId, ConversationId, ConversationKey, Epoch, MeetingId, MeetingKey, Timestamp};
 
 struct Memory {
     bus: MemoryBus,
@@ -73,4 +73,31 @@ async fn memory_bus_conforms() {
         }
     }
     assert!(failed.is_empty(), "{} of {} cases failed: {failed:?}", failed.len(), CASES.len());
+}
+
+#[tokio::test]
+async fn records_of_long_ago_make_room() {
+    let clock = Arc::new(ManualClock::at(Timestamp(1_000_000)));
+    let limits = Limits { max_conversations: 3, ..Limits::default() };
+    let bus = MemoryBus::new(limits.clone(), Arc::clone(&clock) as _);
+    let open = |n: u64| {
+        let meeting = MeetingKey { account: AccountId::dev(), meeting: MeetingId::new(&format!("m{n}")).unwrap() };
+        let proposal = Proposal { conversation: ConversationId::from_random(n), epoch: Epoch(1), title: String::new() };
+        let bus = bus.clone();
+        async move { bus.open(&meeting, proposal).await.map(|opened| opened.key) }
+    };
+    let first = open(1).await.unwrap();
+    for n in 2..4 {
+        open(n).await.unwrap();
+    }
+    let full = open(4).await;
+    assert!(matches!(full, Err(Error::Refused(Refusal::Full { .. }))), "all of them are live: {full:?}");
+    // Nobody spoke in the first: it ends and becomes a record.
+    clock.advance(limits.rejoin_grace);
+    bus.tick(&first).await.unwrap();
+    clock.advance(limits.compact_after);
+    let top = bus.meta(&first).await.unwrap().top.offset;
+    bus.compact(&first, top, "record".into()).await.unwrap();
+    open(4).await.unwrap();
+    assert!(matches!(bus.meta(&first).await, Err(Error::Refused(Refusal::Gone))));
 }
