@@ -198,6 +198,11 @@ function show(caption) {
 function showForming(caption) {
   const id = caption.speaker.id;
   let open = forming.get(id);
+  // Somebody else has had a word since: what forms is at the end, where it will stand.
+  if (open && !open.own && open.turn !== last) {
+    open.span.remove();
+    open = undefined;
+  }
   if (!open) {
     const goesOn = last !== undefined && last.speaker === id && caption.at - last.at < TURN_MS;
     const turn = goesOn && last ? last : newTurn(caption);
@@ -405,7 +410,8 @@ function watch(voice) {
     brief();
   });
   on(voice, "health", ({ realtimeFactor, ladder }) => {
-    $("speed").textContent = `${realtimeFactor.toFixed(realtimeFactor < 10 ? 1 : 0)}× real time`;
+    // Nothing was decoded yet.
+    if (realtimeFactor > 0) $("speed").textContent = `${realtimeFactor.toFixed(realtimeFactor < 10 ? 1 : 0)}× real time`;
     $("ladder").textContent = LADDER[ladder] ?? ladder;
   });
   on(voice, "progress", ({ seconds: at, of }) => {
