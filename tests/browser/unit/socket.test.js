@@ -378,3 +378,43 @@ test("closing is final, also between two connections", async (t) => {
   assert.deepEqual(seen, ["open", "close 1000"]);
   assert.equal(Wire.all.length, 1);
 });
+
+test("what is sent in the very moment of a return waits for its start", async (t) => {
+  const { socket, tick } = await connect(t, SPEAK);
+  Wire.last.open();
+  socket.send(JSON.stringify({ type: "start_request" }));
+  started(Wire.last);
+  Wire.last.drops();
+  socket.addEventListener("connection", (event) => {
+    if (/** @type {CustomEvent} */ (event).detail.state === "live") socket.send(new Uint8Array(1));
+  });
+  await tick(125);
+  Wire.last.open();
+  assert.deepEqual(Wire.last.short, ["start_request"]);
+  started(Wire.last);
+  Wire.last.says({ type: "resumed", chunk: 0 });
+  assert.deepEqual(Wire.last.short, ["start_request", 1]);
+});
+
+test("a network that is back is tried at once, and one that is gone is doubted", async (t) => {
+  const browser = new EventTarget();
+  const had = { addEventListener: globalThis.addEventListener, removeEventListener: globalThis.removeEventListener };
+  t.after(() => Object.assign(globalThis, had));
+  globalThis.addEventListener = browser.addEventListener.bind(browser);
+  globalThis.removeEventListener = browser.removeEventListener.bind(browser);
+  const { socket } = await connect(t, LISTEN);
+  Wire.last.open();
+  browser.dispatchEvent(new Event("offline"));
+  assert.deepEqual(Wire.last.short, ["__PING__"]);
+  Wire.last.drops();
+  browser.dispatchEvent(new Event("online"));
+  await settle();
+  assert.equal(Wire.all.length, 2, "without waiting");
+  browser.dispatchEvent(new Event("online"));
+  await settle();
+  assert.equal(Wire.all.length, 2, "once");
+  socket.close();
+  browser.dispatchEvent(new Event("online"));
+  await settle();
+  assert.equal(Wire.all.length, 2, "never after the end");
+});
