@@ -1,7 +1,6 @@
 //! Where streams are heard: a bounded number of slots, and the threads that decode, resample and detect voice in them.
 //!
-//! A slot's generation rises with each tenant, so nothing meant for one reaches the next. A stream's task holds a
-//! [`LaneHandle`]; the lane itself belongs to its listening thread, which no engine work delays and which never waits for
+//! A stream's task holds a [`LaneHandle`]; the lane itself belongs to its listening thread, which no engine work delays and which never waits for
 //! anybody: what it has to say stands in the lane's [`Output`] until the task takes it, and a lane whose output is not
 //! taken stands still.
 //!
@@ -30,7 +29,8 @@ use tokio::sync::{Notify, mpsc};
 use crate::{
     ladder::{Load, degrade},
     metrics,
-    queue::{Job, Queue},
+    queue::{Answers, Job, Queue},
+    slots::{LaneId, Slot},
 };
 
 /// Inputs of one lane between its task and its thread.
@@ -47,61 +47,6 @@ const PARTIAL_WORTH: Duration = Duration::from_millis(600);
 
 /// A recording's decodes let live ones go first.
 const RECORDED_PATIENCE: Duration = Duration::from_secs(3);
-
-/// One tenancy of one slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LaneId {
-    slot: usize,
-    generation: u64,
-}
-
-#[cfg(test)]
-impl LaneId {
-    pub(crate) const TEST: Self = Self { slot: 0, generation: 0 };
-}
-
-/// The slots of a recognizer.
-pub(crate) struct Slots {
-    table: Mutex<Table>,
-}
-
-struct Table {
-    generations: Vec<u64>,
-    free: Vec<usize>,
-}
-
-/// A tenant's hold on a slot. Freed on drop.
-pub(crate) struct Slot {
-    id: LaneId,
-    slots: Arc<Slots>,
-}
-
-impl Slots {
-    pub(crate) fn new(slots: usize) -> Arc<Self> {
-        let table = Table { generations: vec![0; slots], free: (0..slots).rev().collect() };
-        Arc::new(Self { table: Mutex::new(table) })
-    }
-
-    /// None: all are taken.
-    pub(crate) fn take(self: &Arc<Self>) -> Option<Slot> {
-        let mut table = self.lock();
-        let slot = table.free.pop()?;
-        let id = LaneId { slot, generation: table.generations[slot] };
-        Some(Slot { id, slots: Arc::clone(self) })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut table = self.slots.lock();
-        table.generations[self.id.slot] += 1;
-        table.free.push(self.id.slot);
-    }
-}
 
 /// What a stream's task gives its lane.
 #[derive(Debug)]
@@ -236,12 +181,13 @@ struct Mail {
     ended: bool,
 }
 
-impl Mailbox {
-    /// The engine's answer to a lane's decode.
-    pub(crate) fn outcome(&self, lane: LaneId, id: DecodeId, outcome: Outcome) {
+impl Answers for Mailbox {
+    fn outcome(&self, lane: LaneId, id: DecodeId, outcome: Outcome) {
         self.post(|mail| mail.outcomes.push((lane, id, outcome)));
     }
+}
 
+impl Mailbox {
     /// The thread is to end.
     pub(crate) fn end(&self) {
         self.post(|mail| mail.ended = true);
@@ -493,7 +439,7 @@ impl Tenant {
             live: !self.recorded,
             asked: now,
             cancelled: Arc::clone(&cancelled),
-            reply: Arc::clone(mailbox),
+            reply: Arc::clone(mailbox) as Arc<dyn Answers>,
         };
         match listening.queue.submit(job) {
             Ok(()) => self.jobs.push((decode.id, cancelled)),
@@ -518,23 +464,5 @@ impl Drop for Tenant {
         for (_, cancelled) in &self.jobs {
             cancelled.store(true, Ordering::Relaxed);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slots_are_bounded_and_tenants_told_apart() {
-        let slots = Slots::new(2);
-        let (first, second) = (slots.take().unwrap(), slots.take().unwrap());
-        assert!(slots.take().is_none());
-        let id = first.id;
-        drop(first);
-        let third = slots.take().unwrap();
-        assert_eq!(third.id.slot, id.slot);
-        assert_ne!(third.id, id, "what was meant for the first tenant does not reach the next");
-        assert_ne!(third.id, second.id);
     }
 }

@@ -12,6 +12,7 @@ mod metrics;
 mod publish;
 mod queue;
 mod service;
+mod slots;
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,9 +26,10 @@ pub use config::{Config, LadderConfig, SegmentConfig};
 
 use crate::{
     ladder::Load,
-    lanes::{Listening, Mailbox, Slots},
+    lanes::{Listening, Mailbox},
     queue::Queue,
     service::Service,
+    slots::Slots,
 };
 
 /// How often load that nobody adds to is looked at again.

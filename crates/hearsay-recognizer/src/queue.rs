@@ -10,9 +10,18 @@ use std::{
     time::Instant,
 };
 
-use hearsay_speech::{engine::Kind, lane::DecodeId};
+use hearsay_speech::{
+    engine::Kind,
+    lane::{DecodeId, Outcome},
+};
 
-use crate::lanes::{LaneId, Mailbox};
+use crate::slots::LaneId;
+
+/// Where outcomes go.
+pub(crate) trait Answers: Send + Sync {
+    /// The engine's answer to a lane's decode.
+    fn outcome(&self, lane: LaneId, id: DecodeId, outcome: Outcome);
+}
 
 /// One decode on its way to an engine thread.
 pub(crate) struct Job {
@@ -29,7 +38,7 @@ pub(crate) struct Job {
     pub(crate) asked: Instant,
     pub(crate) cancelled: Arc<AtomicBool>,
     /// Where the outcome goes.
-    pub(crate) reply: Arc<Mailbox>,
+    pub(crate) reply: Arc<dyn Answers>,
 }
 
 impl Job {
@@ -192,6 +201,12 @@ mod tests {
 
     use super::*;
 
+    struct Nobody;
+
+    impl Answers for Nobody {
+        fn outcome(&self, _: LaneId, _: DecodeId, _: Outcome) {}
+    }
+
     fn job(id: DecodeId, kind: Kind, deadline: Instant) -> Job {
         Job {
             lane: LaneId::TEST,
@@ -204,7 +219,7 @@ mod tests {
             live: true,
             asked: deadline,
             cancelled: Arc::default(),
-            reply: Arc::default(),
+            reply: Arc::new(Nobody),
         }
     }
 

@@ -36,9 +36,10 @@ use tonic::{Status, Streaming};
 use crate::{
     Config,
     ladder::Load,
-    lanes::{self, Failure, Input, LaneHandle, Mailbox, Output, Said, Slots},
+    lanes::{self, Failure, Input, LaneHandle, Mailbox, Output, Said},
     metrics,
     publish::{self, Publisher},
+    slots::Slots,
 };
 
 /// Answers that HTTP/2 has not taken yet.
