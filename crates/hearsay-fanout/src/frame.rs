@@ -60,6 +60,13 @@ pub fn text(text: &str) -> Bytes {
     out.into()
 }
 
+pub fn binary(payload: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(payload.len() + MAX_HEADER);
+    header(BINARY, payload.len(), &mut out);
+    out.extend_from_slice(payload);
+    out.into()
+}
+
 fn control(opcode: u8, payload: &[u8]) -> Bytes {
     let payload = &payload[..payload.len().min(MAX_CONTROL)];
     let mut out = Vec::with_capacity(payload.len() + 2);

@@ -7,15 +7,15 @@ use std::{
     convert::Infallible,
     future::Future,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use hearsay_auth::Auth;
 use hearsay_bus::Bus;
 use hearsay_fanout::{Core, CoreSet, Dialect, Hub, Listen, Opted, View};
-use hearsay_protocol::{GatewayId, MeetingKey, Timestamp};
+use hearsay_protocol::{GatewayId, MeetingKey};
 use hearsay_runtime::{Admin, Condition, GaugeGuard, Readiness, Tasks};
 use hearsay_uplink::Uplinks;
 use http::StatusCode;
@@ -36,11 +36,13 @@ use uuid::Uuid;
 use crate::{
     Config, answer, connection,
     connection::Speaker,
-    http_api::{self, Upgrade},
+    echo,
+    http_api::{self, Purpose, Upgrade},
     metrics,
     records::MAX_READERS,
     refusal::Refusals,
     request::{MAX_TARGET, SocketKind},
+    shared::{Shared, random},
 };
 
 /// Connections the system may complete before a core takes them.
@@ -97,23 +99,6 @@ pub enum StartError {
     Config(String),
     #[error("cannot listen on {address}: {error}")]
     Listen { address: SocketAddr, error: io::Error },
-}
-
-/// What all connections share.
-pub(crate) struct Shared {
-    pub(crate) config: Config,
-    pub(crate) gateway: GatewayId,
-    pub(crate) bus: Arc<dyn Bus>,
-    pub(crate) uplinks: Uplinks,
-    pub(crate) hub: Hub,
-    pub(crate) auth: Auth,
-    pub(crate) admin: Option<Admin>,
-    pub(crate) refusals: Refusals,
-    /// Conversations being read for REST.
-    pub(crate) readers: Semaphore,
-    pub(crate) tasks: Tasks,
-    grpc: Option<Routes>,
-    permits: Arc<Semaphore>,
 }
 
 impl Gateway {
@@ -342,11 +327,14 @@ async fn serve(shared: Arc<Shared>, core: Core, stream: TcpStream, peer: SocketA
 
 /// A speaker stays in this task; a listener becomes a row of the core.
 async fn become_socket(shared: Arc<Shared>, core: Core, upgrade: Upgrade, permit: Permit) {
-    let Upgrade { upgrading, kind, meeting, claims, query } = upgrade;
+    let Upgrade { upgrading, purpose } = upgrade;
     let Some((stream, leftover)) = upgrading.connection().await else { return };
+    let Purpose::Meeting { kind, meeting, claims, query } = purpose else {
+        return Box::pin(echo::serve(shared, stream, leftover)).await;
+    };
     let meeting = MeetingKey { account: claims.account.clone(), meeting };
     if kind == SocketKind::Speak {
-        let speaker = Speaker { meeting, claims, query };
+        let speaker = Speaker { meeting, claims: *claims, query: *query };
         // On the heap: the request's own future is over, and this one is as large as its largest moment.
         return Box::pin(connection::serve(shared, speaker, stream, leftover)).await;
     }
@@ -414,25 +402,5 @@ where
 {
     fn execute(&self, call: F) {
         self.0.spawn_background("grpc call", call);
-    }
-}
-
-/// Wall time by this machine, for tokens; everything else uses the log's.
-pub(crate) fn wall() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
-}
-
-pub(crate) fn random() -> u32 {
-    Uuid::new_v4().as_u64_pair().1 as u32
-}
-
-/// Holds a refusal, if it may be held.
-pub(crate) async fn hold(shared: &Shared, address: IpAddr) {
-    let Some(hold) = shared.refusals.hold(address, random()) else { return };
-    let drain = shared.tasks.drain();
-    tokio::select! {
-        () = hold.wait() => {}
-        () = drain.cancelled() => {}
     }
 }

@@ -44,6 +44,9 @@ pub struct Config {
     pub log_patience: HumanDuration,
     /// Over how long a draining gateway spreads its closes. Clients come back at once, all of them.
     pub drain_spread: HumanDuration,
+    /// Serves `/echo`, a WebSocket that sends every message back, to anybody and without a token: for conformance suites,
+    /// which then test the very code that clients meet. Never on a gateway that others reach.
+    pub echo: bool,
 }
 
 impl Default for Config {
@@ -66,6 +69,7 @@ impl Default for Config {
             pass: HumanDuration::from_secs(2),
             log_patience: HumanDuration::from_secs(10),
             drain_spread: HumanDuration::from_secs(8),
+            echo: false,
         }
     }
 }

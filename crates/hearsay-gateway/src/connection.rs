@@ -31,13 +31,13 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
-    accept::{Shared, wall},
     metrics,
     publisher::StreamPublisher,
     reply,
     request::Query,
     resume,
     session::{Effect, Input, Limits, Reason, Reply, Rights, Session, StartFailure, Started},
+    shared::{Shared, wall},
     socket::{Message, messages},
 };
 
@@ -48,7 +48,7 @@ const CHECK_PATIENCE: Duration = Duration::from_millis(500);
 /// A conversation that ends between finding it and speaking in it is looked for again this often.
 const OPEN_TRIES: usize = 3;
 /// How long a client may take to answer our close frame, so that it is read before the connection is torn down.
-const GOODBYE: Duration = Duration::from_secs(2);
+pub(crate) const GOODBYE: Duration = Duration::from_secs(2);
 /// What a client is told to wait when the log is full.
 const FULL_RETRY: Duration = Duration::from_secs(30);
 
@@ -88,7 +88,7 @@ pub(crate) fn rights(claims: &Claims) -> Rights {
 }
 
 /// Writes until the outbox is closed. A socket that takes nothing for `stall` is given up.
-async fn write_loop(mut outgoing: Outgoing, mut socket: OwnedWriteHalf, stall: Duration) {
+pub(crate) async fn write_loop(mut outgoing: Outgoing, mut socket: OwnedWriteHalf, stall: Duration) {
     while let Some(bytes) = outgoing.next().await {
         match timeout(stall, socket.write_all(&bytes)).await {
             Ok(Ok(())) => {}

@@ -12,10 +12,10 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::{
-    accept::{Shared, hold, wall},
     answer::{self, Answer, BAD_TOKEN},
     metrics, records,
     request::{MAX_TARGET, NoRoute, Part, Query, Route, SocketKind, offered_subprotocol, token},
+    shared::{Shared, hold, wall},
     socket::{Upgrading, handshake},
 };
 
@@ -27,10 +27,13 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection that is to become a socket.
 pub(crate) struct Upgrade {
     pub(crate) upgrading: Upgrading,
-    pub(crate) kind: SocketKind,
-    pub(crate) meeting: MeetingId,
-    pub(crate) claims: Claims,
-    pub(crate) query: Query,
+    pub(crate) purpose: Purpose,
+}
+
+/// What a socket is there for.
+pub(crate) enum Purpose {
+    Meeting { kind: SocketKind, meeting: MeetingId, claims: Box<Claims>, query: Box<Query> },
+    Echo,
 }
 
 pub(crate) async fn answer(
@@ -57,6 +60,11 @@ pub(crate) async fn answer(
             Ok((answer, upgrade)) => return (answer, Some(upgrade)),
             Err(refused) => Err(refused),
         },
+        Route::Echo if shared.config.echo => match upgrade(&mut request) {
+            Ok((answer, upgrading)) => return (answer, Some(Upgrade { upgrading, purpose: Purpose::Echo })),
+            Err(refused) => Err(refused),
+        },
+        Route::Echo => Ok(no_route(&NoRoute::Unknown)),
         Route::GenerateToken => generate(shared, request).await,
         Route::RefreshToken => refresh(shared, request).await,
         Route::RevokeToken => Ok(answer::error(
@@ -136,20 +144,25 @@ fn open_socket(
         return Err(Refused::Answer(Box::new(answer::and_close(answer))));
     }
     let subprotocol = offered_subprotocol(request.headers()).and_then(|first| HeaderValue::from_str(first).ok());
-    let (mut answer, upgrading) = handshake(request).map_err(|missing| {
-        let mut answer = answer::error(StatusCode::UPGRADE_REQUIRED, missing);
-        answer.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        answer.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-        Refused::Answer(Box::new(answer))
-    })?;
+    let (mut answer, upgrading) = upgrade(request)?;
     if let Some(mut echoed) = subprotocol {
         // It may be the token.
         echoed.set_sensitive(true);
         answer.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, echoed);
     }
     // The token has done its part and is not carried further.
-    let query = Query { access_token: None, ..query };
-    Ok((answer, Upgrade { upgrading, kind, meeting, claims, query }))
+    let query = Box::new(Query { access_token: None, ..query });
+    let purpose = Purpose::Meeting { kind, meeting, claims: Box::new(claims), query };
+    Ok((answer, Upgrade { upgrading, purpose }))
+}
+
+fn upgrade(request: &mut Request<Incoming>) -> Result<(Answer, Upgrading), Refused> {
+    handshake(request).map_err(|missing| {
+        let mut answer = answer::error(StatusCode::UPGRADE_REQUIRED, missing);
+        answer.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        answer.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        Refused::Answer(Box::new(answer))
+    })
 }
 
 #[derive(Deserialize)]

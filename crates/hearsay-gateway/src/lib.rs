@@ -5,7 +5,8 @@
 //!                          ├─ connection ── Session ──┬─ Uplink: audio to a recognizer
 //!                          │   (a speaker's task)     ├─ StreamPublisher: began, changed, ended
 //!                          │                          └─ Hub: the meeting's events into its Outbox
-//!                          └─ Hub::listen (a listener's row)
+//!                          ├─ Hub::listen (a listener's row)
+//!                          └─ echo (for conformance suites, where configured)
 //! ```
 //!
 //! Holds no meeting state that another gateway cannot rebuild from the log.
@@ -15,6 +16,7 @@ mod answer;
 mod assets;
 mod config;
 mod connection;
+mod echo;
 mod http_api;
 mod metrics;
 mod publisher;
@@ -24,6 +26,7 @@ mod reply;
 mod request;
 mod resume;
 mod session;
+mod shared;
 mod socket;
 
 pub use accept::{Gateway, Parts, Running, StartError};

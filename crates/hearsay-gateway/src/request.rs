@@ -16,6 +16,8 @@ pub(crate) enum Route {
         kind: SocketKind,
         meeting: MeetingId,
     },
+    /// Sends back what it is sent, where the configuration wants that.
+    Echo,
     GenerateToken,
     RefreshToken,
     RevokeToken,
@@ -91,6 +93,7 @@ impl Route {
             };
         }
         match path {
+            "/echo" => return only(Method::GET, Self::Echo),
             "/oauth2/token:generate" => return only(Method::POST, Self::GenerateToken),
             "/oauth2/token:refresh" => return only(Method::POST, Self::RefreshToken),
             "/oauth2/token:revoke" => return only(Method::DELETE, Self::RevokeToken),

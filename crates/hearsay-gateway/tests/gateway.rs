@@ -651,3 +651,28 @@ async fn slow_handshakes_and_silent_connections_are_cut() {
     assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
     house.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_echo_is_there_only_where_it_is_wanted_and_keeps_to_the_limits() {
+    let house = House::open().await;
+    assert_eq!(refused(house.handshake(&house.url("/echo"), &[]).await.err().unwrap()).0, 404);
+    house.close().await;
+    let house = House::with(hearsay_gateway::Config { echo: true, ..config() }, Limits::default()).await;
+    let (mut client, _) = house.handshake(&house.url("/echo"), &[]).await.unwrap();
+    // More than the outbox holds, and more messages than a session may send at once.
+    for message in (0..40).map(|n| vec![n; 65_536]) {
+        futures::SinkExt::send(&mut client.socket, Message::binary(message.clone())).await.unwrap();
+        let answer = futures::StreamExt::next(&mut client.socket).await.unwrap().unwrap();
+        assert_eq!(answer, Message::binary(message));
+    }
+    for text in ["", "__PING__", &"é".repeat(30_000)] {
+        client.text(text).await;
+        assert_eq!(futures::StreamExt::next(&mut client.socket).await.unwrap().unwrap(), Message::text(text));
+    }
+    client.close(3_000).await;
+    assert_eq!(client.next().await, Got::Closed(Some(3_000)));
+    let (mut client, _) = house.handshake(&house.url("/echo"), &[]).await.unwrap();
+    client.socket.send_oversize().await;
+    assert_eq!(client.rest().await, ["closed 1009"]);
+    house.close().await;
+}
