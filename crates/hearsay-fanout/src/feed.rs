@@ -34,11 +34,11 @@ use tokio::{
 };
 
 use crate::{
-    Audience, Class, JoinError, Outbox, Scene, frame,
-    hub::{FeedHandle, History, Inner, Progress},
-    inbox::{GroupLink, Joiner, Letters, MemberId, Ready, Sink, Who},
+    Audience, Class, Outbox, Scene, frame,
+    inbox::{GroupLink, History, JoinError, Joiner, Letters, MemberId, Ready, Sink, Who},
     listeners::{Flush, Part, Post},
     metrics,
+    registry::{FeedHandle, Inner, Progress},
     snapshot::Picture,
     view,
 };

@@ -7,7 +7,41 @@ use hearsay_bus::{Seen, Tail};
 use hearsay_protocol::Position;
 use tokio::sync::{Notify, oneshot};
 
-use crate::{Audience, JoinError, Outbox, hub::History, listeners::RowKey, snapshot::Picture};
+use crate::{Audience, Outbox, snapshot::Picture};
+
+/// A row of a core. A key outlives its row: the generation tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct RowKey {
+    pub(crate) core: u32,
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+impl RowKey {
+    /// Both numbers in one, as `epoll` hands them back.
+    pub(crate) fn data(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+}
+
+/// What a joiner wants of what was said before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum History {
+    #[default]
+    None,
+    /// One `snapshot` first.
+    Snapshot,
+    /// Every event from the first.
+    All,
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum JoinError {
+    #[error("the conversation does not exist or was deleted")]
+    Gone,
+    #[error("the gateway is shutting down")]
+    ShuttingDown,
+}
 
 /// Readers on one core (or with outboxes) that receive the same bytes; unique in the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -22,12 +22,14 @@ mod listeners;
 mod lobby;
 mod metrics;
 mod outbox;
+mod registry;
 mod snapshot;
 mod view;
 
 pub use config::{FanoutConfig, InvalidConfig};
 pub use cores::{Core, CoreSet};
-pub use hub::{History, Hub, Join, JoinError, Listen, ListenOutbox, Listening, Member};
+pub use hub::{Hub, Join, Listen, ListenOutbox, Listening, Member};
+pub use inbox::{History, JoinError};
 pub use metrics::describe as describe_metrics;
 pub use outbox::{Broken, Class, Offer, Outbox, OutboxLimits, Outgoing};
 pub use view::{Audience, Dialect, InsightTypes, Opted, Rendered, Scene, View, render, render_ephemeral};

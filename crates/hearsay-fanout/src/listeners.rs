@@ -38,7 +38,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     FanoutConfig, frame,
-    inbox::{GroupId, GroupLink, Joiner, Who},
+    inbox::{GroupId, GroupLink, Joiner, RowKey, Who},
     metrics::{self, CoreMetrics},
     outbox,
 };
@@ -51,20 +51,6 @@ const EVENTS: usize = 256;
 const SWEEP: Duration = Duration::from_secs(1);
 /// How often a drain closes a share of the rows.
 const DRAIN_STEP: Duration = Duration::from_millis(50);
-
-/// A row of a core. A key outlives its row: the generation tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct RowKey {
-    pub(crate) core: u32,
-    index: u32,
-    generation: u32,
-}
-
-impl RowKey {
-    fn data(self) -> EventData {
-        EventData::new_u64(u64::from(self.generation) << 32 | u64::from(self.index))
-    }
-}
 
 /// What is written to one group.
 #[derive(Debug, Clone)]
@@ -411,10 +397,9 @@ impl Listeners {
             Slot::Row(_) => unreachable!("a free index has no row"),
         };
         let key = RowKey { core: self.core, index, generation };
-        let made = socket
-            .set_nonblocking(true)
-            .and_then(|()| socket.set_nodelay(true))
-            .and_then(|()| Ok(epoll::add(&self.epoll, &socket, key.data(), EventFlags::IN | EventFlags::RDHUP)?));
+        let made = socket.set_nonblocking(true).and_then(|()| socket.set_nodelay(true)).and_then(|()| {
+            Ok(epoll::add(&self.epoll, &socket, EventData::new_u64(key.data()), EventFlags::IN | EventFlags::RDHUP)?)
+        });
         if let Err(error) = made {
             tracing::warn!(session, %error, "a listener's socket could not be taken over");
             self.free.push(index);
@@ -635,7 +620,7 @@ impl Listeners {
         }
         let key = RowKey { core, index, generation: row.generation };
         let interest = EventFlags::IN | EventFlags::RDHUP | EventFlags::OUT;
-        if epoll::modify(&self.epoll, &row.socket, key.data(), interest).is_err() {
+        if epoll::modify(&self.epoll, &row.socket, EventData::new_u64(key.data()), interest).is_err() {
             return Sent::Gone;
         }
         let full = blocked.bytes > limit;
@@ -669,7 +654,9 @@ impl Listeners {
         row.blocked = None;
         self.metrics.blocked.decrement(1.0);
         let key = RowKey { core, index, generation: row.generation };
-        if epoll::modify(&self.epoll, &row.socket, key.data(), EventFlags::IN | EventFlags::RDHUP).is_err() {
+        if epoll::modify(&self.epoll, &row.socket, EventData::new_u64(key.data()), EventFlags::IN | EventFlags::RDHUP)
+            .is_err()
+        {
             return self.remove(index, "lost");
         }
         if row.flags.closing {

@@ -16,10 +16,10 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{
     frame,
-    hub::Inner,
     inbox::{Inbox, Joiner, Letters, Sink, Who},
     listeners::Post,
     metrics,
+    registry::Inner,
 };
 
 /// A lobby that nobody stands in ends after this.
