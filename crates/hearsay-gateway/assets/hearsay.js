@@ -1279,7 +1279,7 @@ export class Voice extends Target {
 // A meeting
 // ---------------------------------------------------------------------------------------------------------------------
 
-/** @typedef {{ id: string, name: string, userId: string }} Person */
+/** @typedef {{ id: string, name: string, userId: string }} Person The id is the same in all conversations of a meeting. */
 /**
  * @typedef {object} Caption
  * @property {string} id Of a sentence; of a provisional caption, its speaker's.
@@ -1289,6 +1289,15 @@ export class Voice extends Target {
  * @property {number} at When it was said, in ms since 1970, as the server has it; when it came, of a provisional one.
  */
 /** @typedef {Person & { speaking: boolean, present: boolean }} Member */
+
+/**
+ * A conversation has its own id for each of its members; the client's own outlives it.
+ * @param {Partial<Person>} [user]
+ * @returns {Person}
+ */
+function person({ id = "", name = "", userId = "" } = {}) {
+  return { id: userId || id, name, userId };
+}
 
 /** Finals kept; older ones are read over REST. */
 const MAX_CAPTIONS = 2_000;
@@ -1551,12 +1560,12 @@ export class Meeting extends Target {
 
   /** @param {Partial<Person> | undefined} user @returns {Member | undefined} */
   #member(user) {
-    const id = user?.id || user?.userId;
-    if (!user || !id) return undefined;
-    let member = this.members.get(id);
+    const who = person(user);
+    if (!who.id) return undefined;
+    let member = this.members.get(who.id);
     if (!member) {
-      member = { id, name: user.name ?? "", userId: user.userId ?? "", speaking: false, present: true };
-      this.members.set(id, member);
+      member = { ...who, speaking: false, present: true };
+      this.members.set(who.id, member);
       this.#tellMembers();
     }
     return member;
@@ -1570,7 +1579,7 @@ export class Meeting extends Target {
         return this.#snapshot(frame.conversation);
       case "message_response":
         for (const said of frame.messages ?? []) {
-          this.#final({ id: said.id, speaker: said.from, text: said.payload.content, final: true, at: Date.parse(said.duration?.startTime) || Date.now() });
+          this.#final({ id: said.id, speaker: person(said.from), text: said.payload.content, final: true, at: Date.parse(said.duration?.startTime) || Date.now() });
         }
         return;
       case "message":
@@ -1609,7 +1618,7 @@ export class Meeting extends Target {
   #caption(message) {
     const member = this.#member(message.user);
     const id = member?.id ?? "";
-    const speaker = message.user ?? { id: "", name: "", userId: "" };
+    const speaker = person(message.user);
     // The sentences of a final follow as messages, with ids.
     if (message.isFinal) return this.#withdraw(id, true);
     const caption = { id, speaker, text: message.punctuated?.transcript ?? "", final: false, at: Date.now() };
@@ -1660,8 +1669,7 @@ export class Meeting extends Target {
   #read(messages) {
     const before = this.captions.length;
     for (const said of messages) {
-      const { id, name = "", userId = "" } = said.from ?? {};
-      this.#final({ id: said.id, speaker: { id, name, userId }, text: said.text, final: true, at: Date.parse(said.startTime) || Date.now() });
+      this.#final({ id: said.id, speaker: person(said.from), text: said.text, final: true, at: Date.parse(said.startTime) || Date.now() });
     }
     return this.captions.length - before;
   }

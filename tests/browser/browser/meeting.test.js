@@ -113,6 +113,7 @@ test("who joins late sees what was said, and the next conversation of the meetin
   }
   await late.page.waitForSelector(`.marker[data-kind="conversation"] >> nth=1`);
   assert.deepEqual(await lines(late.page), await lines(early.page));
+  assert.deepEqual(await late.page.$$eval("#people .name", (all) => all.map((name) => name.textContent)), ["Cleo"], "the same person in both");
   await picture(late.page, "ended-dark");
   assert.deepEqual([...late.complaints, ...early.complaints], []);
 });
