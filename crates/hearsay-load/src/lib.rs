@@ -6,3 +6,16 @@
 
 pub mod load;
 pub mod transcribe;
+
+/// Everything but unreserved characters is escaped, so that any name is one segment of a path.
+pub(crate) fn escape(segment: &str) -> String {
+    let mut escaped = String::with_capacity(segment.len());
+    for byte in segment.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    escaped
+}

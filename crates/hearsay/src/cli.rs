@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hearsay_load::transcribe::Output;
+use hearsay_runtime::HumanDuration;
 
 /// Live transcripts and conversation intelligence, on machines of your own.
 #[derive(Debug, Parser)]
@@ -26,6 +27,9 @@ pub(crate) enum Command {
     /// or argument cannot be used, 3 the server cannot be reached, 4 it does not let us in, 5 it refused the stream or
     /// broke it off.
     Transcribe(Transcribe),
+    /// Load on a running server, and what came of it.
+    #[command(subcommand)]
+    Load(Load),
     /// The speech models this machine has.
     #[command(subcommand)]
     Models(Models),
@@ -111,6 +115,54 @@ impl From<OutputFormat> for Output {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum Load {
+    /// Subscribes many times, and checks that every event comes once and in order.
+    ///
+    /// Latency is measured for events that say when they were sent, on the same machine. Exit code 1 when a stated limit
+    /// is broken.
+    Listen(LoadListen),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LoadListen {
+    /// The gateways; subscribers are spread over them.
+    #[arg(long = "url", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    pub(crate) urls: Vec<http::Uri>,
+    /// Token to enter with; that of a `hearsay dev` of this user on this machine when absent.
+    #[arg(long, env = "HEARSAY_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// One meeting to subscribe to.
+    #[arg(long, value_name = "NAME", conflicts_with = "meetings")]
+    pub(crate) meeting: Option<String>,
+    /// This many meetings, named PREFIX-0, PREFIX-1 and so on.
+    #[arg(long, default_value_t = 1, value_name = "COUNT")]
+    pub(crate) meetings: usize,
+    #[arg(long, default_value = "load")]
+    pub(crate) prefix: String,
+    /// Subscribers of all meetings together.
+    #[arg(long, default_value_t = 100, value_name = "COUNT")]
+    pub(crate) subscribers: usize,
+    /// New connections a second.
+    #[arg(long, default_value_t = 500, value_name = "RATE")]
+    pub(crate) connect_rate: u32,
+    /// How long to listen once everybody is connected, for instance 30s.
+    #[arg(long, default_value = "30s", value_name = "TIME")]
+    pub(crate) duration: HumanDuration,
+    /// Most events that may be lost, doubled or out of order.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) max_lost: Option<u64>,
+    /// Most sockets that may be disconnected.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) max_disconnected: Option<u64>,
+    /// Highest 99th percentile of latency.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) max_p99: Option<HumanDuration>,
+    /// Prints one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum Models {
     /// Fetches and prepares what is missing; exits 0 when everything is there.
     Fetch {
@@ -153,5 +205,7 @@ mod tests {
         assert!(parse("hearsay transcribe").is_err());
         assert!(parse("hearsay transcribe a.wav --output doc").is_err());
         assert!(parse("hearsay dev --tls").is_ok());
+        assert!(parse("hearsay load listen --meeting m --subscribers 5 --duration 2s --max-p99 50ms").is_ok());
+        assert!(parse("hearsay load listen --meeting m --meetings 2").is_err());
     }
 }

@@ -7,6 +7,7 @@ mod cli;
 mod compose;
 mod config;
 mod dev;
+mod load;
 mod models;
 mod token_file;
 mod transcribe;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Cli, Command, ConfigCommand, Models};
+use cli::{Cli, Command, ConfigCommand, Load, Models};
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
@@ -33,6 +34,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Dev(arguments) => dev::run(arguments),
         Command::Models(Models::Fetch { sources }) => models::fetch(&config::load(&sources, config::Flags::default())?),
         Command::Models(Models::List { sources }) => models::list(&config::load(&sources, config::Flags::default())?),
+        Command::Load(Load::Listen(arguments)) => load::listen(arguments),
         Command::Transcribe(arguments) => transcribe::run(arguments),
         Command::Config(ConfigCommand::Check { sources }) => {
             let config = config::load(&sources, config::Flags::default())?;

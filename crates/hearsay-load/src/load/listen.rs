@@ -24,6 +24,7 @@ use tokio_tungstenite::{
 };
 
 use super::{nanos, report::Report, run::Run, stamped};
+use crate::escape;
 
 /// Subscribers from one source address; loopback has 28,000 ports a source.
 const PER_SOURCE: usize = 20_000;
@@ -40,15 +41,33 @@ pub struct Listen {
     /// Gateways, without paths; subscribers are spread over them.
     pub urls: Vec<Uri>,
     pub token: String,
-    /// Meetings are `<prefix>-0`, `<prefix>-1`, …
-    pub prefix: String,
-    pub meetings: usize,
+    pub names: Names,
     /// Of all meetings together.
     pub subscribers: usize,
     /// New connections a second.
     pub connect_rate: u32,
     /// After everybody is connected.
     pub duration: Duration,
+}
+
+/// Which meetings are subscribed to.
+#[derive(Debug, Clone)]
+pub enum Names {
+    One(String),
+    /// `<prefix>-0`, `<prefix>-1` and so on.
+    Numbered {
+        prefix: String,
+        meetings: usize,
+    },
+}
+
+impl Names {
+    fn of(&self, subscriber: usize) -> String {
+        match self {
+            Self::One(meeting) => meeting.clone(),
+            Self::Numbered { prefix, meetings } => format!("{prefix}-{}", subscriber % meetings.max(&1)),
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -196,8 +215,9 @@ async fn connect(
     let stream = socket.connect(*address).await?;
     stream.set_nodelay(true)?;
     let since = since.map_or_else(String::new, |position| format!("&since={position}"));
-    let (authority, meeting) = (url.authority().map_or("", |found| found.as_str()), index % options.meetings.max(1));
-    let target = format!("ws://{authority}/v1/subscribe/{}-{meeting}?view=all&source=hearsay{since}", options.prefix);
+    let authority = url.authority().map_or("", |found| found.as_str());
+    let meeting = escape(&options.names.of(index));
+    let target = format!("ws://{authority}/v1/subscribe/{meeting}?view=all&source=hearsay{since}");
     let mut request = target.into_client_request()?;
     request.headers_mut().insert(HeaderName::from_static("x-api-key"), shared.token.clone());
     // Thousands of these: small buffers.

@@ -21,6 +21,8 @@ use tokio_tungstenite::{
     tungstenite::{self, Message, client::IntoClientRequest, protocol::CloseFrame},
 };
 
+use crate::escape;
+
 use super::{
     Credentials, Printer, TranscribeError, Wav, WavError,
     frames::Frame,
@@ -154,19 +156,6 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 fn below(url: &Uri, scheme: &str, path: &str) -> String {
     let authority = url.authority().map_or("", |authority| authority.as_str());
     format!("{scheme}://{authority}{}{path}", url.path().trim_end_matches('/'))
-}
-
-/// Everything but unreserved characters is escaped, so that any name is one segment of a path.
-fn escape(segment: &str) -> String {
-    let mut escaped = String::with_capacity(segment.len());
-    for byte in segment.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            escaped.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    escaped
 }
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
