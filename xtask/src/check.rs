@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Instant};
 use anyhow::{Context, Result, bail};
 use hearsay_models::{ModelStore, Terminal};
 
+use crate::node::Node;
 use crate::shell::{cargo, exists, is_ci, root, step};
 
 /// A proof that takes too long for every change.
@@ -60,8 +61,18 @@ pub(crate) fn test(all: bool) -> Result<()> {
     let mut tests = cargo(&locked(arguments));
     tests.env("HEARSAY_CACHE", &cache);
     // Built with the tests; by itself it would be built again, with other features of its dependencies.
-    tests.env("HEARSAY_BIN", target().join("debug/hearsay"));
+    let binary = target().join("debug/hearsay");
+    tests.env("HEARSAY_BIN", &binary);
+    // The shorter one first: the last closing line is that of most tests.
+    let node = Node::find(&target())?;
+    node.client_module()?;
     step("tests", tests)?;
+
+    if all {
+        node.browser(&binary, &cache)?;
+    } else {
+        println!("left out (cargo xtask test --all): the page in a real browser: cargo xtask browser");
+    }
 
     for proof in LONG {
         if all {
@@ -74,6 +85,17 @@ pub(crate) fn test(all: bool) -> Result<()> {
     }
     println!("== everything holds: {:.0} s", begun.elapsed().as_secs_f64());
     Ok(())
+}
+
+pub(crate) fn browser(module: bool) -> Result<()> {
+    let node = Node::find(&target())?;
+    node.client_module()?;
+    if module {
+        return Ok(());
+    }
+    let cache = models()?;
+    step("build", cargo(&locked(&["build", "--package", "hearsay"])))?;
+    node.browser(&target().join("debug/hearsay"), &cache)
 }
 
 /// A change of `Cargo.lock` belongs to the change that causes it; where nobody watches, its absence is an error.

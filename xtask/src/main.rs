@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod node;
 mod shell;
 
 use clap::{Parser, Subcommand};
@@ -23,6 +24,12 @@ enum Task {
         #[arg(long)]
         all: bool,
     },
+    /// The page and the client module: types, unit tests, and everything in a real browser.
+    Browser {
+        /// Only what needs neither a browser nor a server.
+        #[arg(long)]
+        module: bool,
+    },
     /// Assemble the development speech set, or examine it.
     SpeechSet(xtask::speech_set::Args),
     /// Take a figure of BENCHMARKS.md anew.
@@ -34,6 +41,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
         Task::Check => check::check(),
         Task::Test { all } => check::test(all),
+        Task::Browser { module } => check::browser(module),
         Task::SpeechSet(args) => xtask::speech_set::run(args),
         Task::Bench(bench) => bench::run(bench),
     }
