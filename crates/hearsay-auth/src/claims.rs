@@ -92,6 +92,13 @@ pub struct Grant {
     pub permissions: Permissions,
     /// Good for this meeting only.
     pub meeting: Option<MeetingId>,
+    /// What its holder is called in meetings where they do not say it themselves; at most [`Grant::MAX_NAME`] characters.
+    pub name: Option<String>,
+}
+
+impl Grant {
+    /// Longest name, in characters: beside the longest ids the token stays one that is read.
+    pub const MAX_NAME: usize = 64;
 }
 
 /// What a verified token says.
@@ -101,6 +108,8 @@ pub struct Claims {
     pub permissions: Permissions,
     /// Good for this meeting only.
     pub meeting: Option<MeetingId>,
+    /// What its holder is called where they do not say it themselves.
+    pub name: Option<String>,
     /// In whole seconds, as the token carries them.
     pub issued_at: Timestamp,
     pub expires_at: Timestamp,
@@ -109,11 +118,12 @@ pub struct Claims {
 impl Claims {
     pub fn new(grant: &Grant, now: Timestamp, lifetime: Duration) -> Self {
         let issued = now.micros() / SECOND;
-        let Grant { account, permissions, meeting } = grant.clone();
+        let Grant { account, permissions, meeting, name } = grant.clone();
         Self {
             account,
             permissions,
             meeting,
+            name,
             issued_at: Timestamp(issued * SECOND),
             expires_at: Timestamp((issued + lifetime.as_secs()) * SECOND),
         }
@@ -127,6 +137,30 @@ impl Claims {
             Some(only) if only != meeting => Err(AuthError::OtherMeeting),
             _ => Ok(()),
         }
+    }
+
+    /// What remains of its life; none: it is over.
+    pub fn remaining(&self, now: Timestamp) -> Duration {
+        Duration::from_micros(self.expires_at.micros().saturating_sub(now.micros()))
+    }
+
+    /// The same rights again, or fewer: for one meeting, with some of the permissions. What is for one meeting only never
+    /// outlives `self`, so that a guest's link cannot be renewed for ever.
+    ///
+    /// # Errors
+    /// [`AuthError::Forbidden`] for a permission that `self` does not have, [`AuthError::OtherMeeting`].
+    pub fn narrowed(&self, grant: &Grant, now: Timestamp, lifetime: Duration) -> Result<Self, AuthError> {
+        for permission in grant.permissions.iter() {
+            self.allows(permission)?;
+        }
+        if self.account != grant.account || (self.meeting.is_some() && self.meeting != grant.meeting) {
+            return Err(AuthError::OtherMeeting);
+        }
+        let mut claims = Self::new(grant, now, lifetime);
+        if self.meeting.is_some() {
+            claims.expires_at = claims.expires_at.min(self.expires_at);
+        }
+        Ok(claims)
     }
 
     /// # Errors
@@ -148,6 +182,8 @@ pub(crate) struct Payload {
     permissions: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     meeting: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
 }
 
 impl From<&Claims> for Payload {
@@ -158,6 +194,7 @@ impl From<&Claims> for Payload {
             exp: claims.expires_at.micros() / SECOND,
             permissions: claims.permissions.iter().map(|permission| permission.as_str().to_owned()).collect(),
             meeting: claims.meeting.as_ref().map(|meeting| meeting.as_str().to_owned()),
+            name: claims.name.clone(),
         }
     }
 }
@@ -173,6 +210,7 @@ impl TryFrom<Payload> for Claims {
             account: AccountId::new(&payload.sub).map_err(|_| AuthError::Malformed)?,
             permissions: payload.permissions.iter().filter_map(known).collect(),
             meeting: meeting.map_err(|_| AuthError::Malformed)?,
+            name: payload.name,
             issued_at: seconds(payload.iat)?,
             expires_at: seconds(payload.exp)?,
         })

@@ -7,6 +7,7 @@
 
 mod claims;
 mod credentials;
+mod resume;
 mod token;
 
 use std::{sync::Arc, time::Duration};
@@ -15,6 +16,7 @@ use hearsay_protocol::{AccountId, Timestamp};
 
 pub use claims::{Claims, Grant, Permission, Permissions};
 pub use credentials::{App, Secret, UnusableApp};
+pub use resume::Resume;
 pub use token::{Keys, WeakKey};
 
 /// Why somebody was not let in. Always the client's to repair.
@@ -94,13 +96,47 @@ impl Auth {
             }
         }
         let account = found.ok_or(AuthError::Credentials)?.clone();
-        Ok(self.issue(&Grant { account, permissions: Permissions::of_an_app(), meeting: None }, now))
+        Ok(self.issue(&Grant { account, permissions: Permissions::of_an_app(), meeting: None, name: None }, now))
     }
 
     /// A token for what is granted, with the configured life.
     pub fn issue(&self, grant: &Grant, now: Timestamp) -> Issued {
         let access_token = self.inner.keys.issue(&Claims::new(grant, now, self.inner.lifetime));
         Issued { access_token, expires_in: self.inner.lifetime.as_secs() }
+    }
+
+    /// A token with what its asker has, or less: see [`Claims::narrowed`]. It lives for `lifetime`, at most as long as the
+    /// configured life.
+    ///
+    /// # Errors
+    /// As [`Claims::narrowed`].
+    pub fn narrow(
+        &self,
+        held: &Claims,
+        grant: &Grant,
+        lifetime: Option<Duration>,
+        now: Timestamp,
+    ) -> Result<Issued, AuthError> {
+        let lifetime = lifetime.unwrap_or(self.inner.lifetime).min(self.inner.lifetime);
+        let claims = held.narrowed(grant, now, lifetime)?;
+        let expires_in = claims.remaining(claims.issued_at).as_secs();
+        Ok(Issued { access_token: self.inner.keys.issue(&claims), expires_in })
+    }
+
+    /// The configured life of tokens.
+    pub fn lifetime(&self) -> Duration {
+        self.inner.lifetime
+    }
+
+    /// See [`Keys::issue_resume`].
+    pub fn issue_resume(&self, resume: &Resume) -> String {
+        self.inner.keys.issue_resume(resume)
+    }
+
+    /// # Errors
+    /// As [`Auth::verify`].
+    pub fn verify_resume(&self, token: &str, now: Timestamp) -> Result<Resume, AuthError> {
+        self.inner.keys.verify_resume(token, now)
     }
 
     /// # Errors
@@ -144,6 +180,41 @@ mod tests {
         for (id, secret) in [(id, "x"), ("x", secret), (id, ""), ("", ""), (secret, id)] {
             assert_eq!(auth.generate(id, secret, NOW), Err(AuthError::Credentials));
         }
+    }
+
+    #[test]
+    fn a_holder_gives_away_no_more_than_it_has() {
+        let (auth, app) = auth();
+        let held = auth.generate(app.id(), app.secret().expose(), NOW).unwrap();
+        let held = auth.verify(&held.access_token, NOW).unwrap();
+        let grant = |meeting: &str, permissions: &[Permission]| Grant {
+            account: held.account.clone(),
+            permissions: permissions.iter().copied().collect(),
+            meeting: Some(MeetingId::new(meeting).unwrap()),
+            name: Some("Guest".to_owned()),
+        };
+        let listen = [Permission::Subscribe];
+        let issued = auth.narrow(&held, &grant("m", &listen), Some(Duration::from_secs(600)), NOW).unwrap();
+        assert_eq!(issued.expires_in, 600);
+        let guest = auth.verify(&issued.access_token, NOW).unwrap();
+        assert_eq!(guest.name.as_deref(), Some("Guest"));
+        let meeting = MeetingId::new("m").unwrap();
+        assert_eq!(guest.require(Permission::Publish, &meeting), Err(AuthError::Forbidden(Permission::Publish)));
+        assert_eq!(guest.require(Permission::Subscribe, &meeting), Ok(()));
+        assert_eq!(guest.require(Permission::Subscribe, &MeetingId::new("n").unwrap()), Err(AuthError::OtherMeeting));
+        // A guest makes no host, reaches no other meeting and does not live longer by it.
+        let later = NOW + Duration::from_secs(500);
+        let speak = [Permission::Publish];
+        assert_eq!(
+            auth.narrow(&guest, &grant("m", &speak), None, later),
+            Err(AuthError::Forbidden(Permission::Publish))
+        );
+        assert_eq!(auth.narrow(&guest, &grant("n", &listen), None, later), Err(AuthError::OtherMeeting));
+        assert_eq!(auth.narrow(&guest, &grant("m", &listen), None, later).unwrap().expires_in, 100);
+        let admin = [Permission::Admin];
+        assert_eq!(auth.narrow(&held, &grant("m", &admin), None, NOW), Err(AuthError::Forbidden(Permission::Admin)));
+        let whole = auth.narrow(&held, &grant("m", &listen), Some(Duration::MAX), NOW).unwrap();
+        assert_eq!(whole.expires_in, 86_400, "never longer than tokens live here");
     }
 
     #[test]

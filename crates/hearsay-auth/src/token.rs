@@ -6,12 +6,17 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
 use crate::{
-    AuthError, Claims,
+    AuthError, Claims, Resume,
     claims::{Payload, SECOND},
+    resume,
 };
 
-/// `{"alg":"HS256","typ":"JWT"}`: the only header there is, so it is compared and never parsed.
+/// `{"alg":"HS256","typ":"JWT"}`: what lets somebody in. Headers are compared and never parsed, so that no token passes
+/// for one of the other kind.
 const HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
+
+/// `{"alg":"HS256","typ":"resume"}`: what names a stream to go on with.
+const RESUME_HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6InJlc3VtZSJ9";
 
 /// Longest token looked at: more than twice the longest one issued.
 const MAX_TOKEN: usize = 8_192;
@@ -48,12 +53,7 @@ impl Keys {
     /// for six bits of `62` or `63`, and in ASCII text those come only from `>`, `?`, `~` and DEL at the end of a group
     /// of three. So these four, and everything beyond ASCII, are written as JSON escapes.
     pub fn issue(&self, claims: &Claims) -> String {
-        let payload = escape(&serde_json::json!(Payload::from(claims)).to_string());
-        let mut token = format!("{HEADER}.{}", URL_SAFE_NO_PAD.encode(payload));
-        let signature = self.keyed.clone().chain_update(&token).finalize().into_bytes();
-        token.push('.');
-        token.push_str(&URL_SAFE_NO_PAD.encode(signature));
-        token
+        self.sign(HEADER, &serde_json::json!(Payload::from(claims)).to_string())
     }
 
     /// What the token says, if we signed it and it is still good. The signature is compared in constant time, before
@@ -62,25 +62,53 @@ impl Keys {
     /// # Errors
     /// [`AuthError::Malformed`], [`AuthError::Signature`], [`AuthError::Expired`].
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<Claims, AuthError> {
+        let payload: Payload = serde_json::from_slice(&self.open(HEADER, token)?).map_err(|_| AuthError::Malformed)?;
+        let claims = Claims::try_from(payload)?;
+        good_at(claims.expires_at, now)?;
+        Ok(claims)
+    }
+
+    /// Signs the name of a stream, which lets nobody in.
+    pub fn issue_resume(&self, resume: &Resume) -> String {
+        self.sign(RESUME_HEADER, &serde_json::json!(resume::Payload::from(resume)).to_string())
+    }
+
+    /// # Errors
+    /// As [`Keys::verify`].
+    pub fn verify_resume(&self, token: &str, now: Timestamp) -> Result<Resume, AuthError> {
+        let opened = self.open(RESUME_HEADER, token)?;
+        let payload: resume::Payload = serde_json::from_slice(&opened).map_err(|_| AuthError::Malformed)?;
+        let resume = Resume::try_from(payload)?;
+        good_at(resume.expires_at, now)?;
+        Ok(resume)
+    }
+
+    fn sign(&self, header: &str, json: &str) -> String {
+        let mut token = format!("{header}.{}", URL_SAFE_NO_PAD.encode(escape(json)));
+        let signature = self.keyed.clone().chain_update(&token).finalize().into_bytes();
+        token.push('.');
+        token.push_str(&URL_SAFE_NO_PAD.encode(signature));
+        token
+    }
+
+    fn open(&self, header: &str, token: &str) -> Result<Vec<u8>, AuthError> {
         if token.len() > MAX_TOKEN {
             return Err(AuthError::Malformed);
         }
         let (signed, signature) = token.rsplit_once('.').ok_or(AuthError::Malformed)?;
-        let (header, payload) = signed.split_once('.').ok_or(AuthError::Malformed)?;
-        if header != HEADER {
+        let (found, payload) = signed.split_once('.').ok_or(AuthError::Malformed)?;
+        if found != header {
             return Err(AuthError::Malformed);
         }
         let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| AuthError::Malformed)?;
         let expected = self.keyed.clone().chain_update(signed);
         expected.verify_slice(&signature).map_err(|_| AuthError::Signature)?;
-        let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| AuthError::Malformed)?;
-        let payload: Payload = serde_json::from_slice(&payload).map_err(|_| AuthError::Malformed)?;
-        let claims = Claims::try_from(payload)?;
-        if claims.expires_at.micros() / SECOND <= now.micros() / SECOND {
-            return Err(AuthError::Expired);
-        }
-        Ok(claims)
+        URL_SAFE_NO_PAD.decode(payload).map_err(|_| AuthError::Malformed)
     }
+}
+
+fn good_at(end: Timestamp, now: Timestamp) -> Result<(), AuthError> {
+    if end.micros() / SECOND <= now.micros() / SECOND { Err(AuthError::Expired) } else { Ok(()) }
 }
 
 /// Outside strings, JSON holds none of these characters, so escaping every occurrence changes strings only.
@@ -120,6 +148,7 @@ mod tests {
             account: AccountId::new(account).unwrap(),
             permissions: Permissions::of_an_app(),
             meeting: meeting.map(|meeting| MeetingId::new(meeting).unwrap()),
+            name: meeting.map(|_| "Ana ~ né".to_owned()),
         };
         Claims::new(&grant, NOW, Duration::from_secs(60))
     }
@@ -134,8 +163,9 @@ mod tests {
 
     #[test]
     fn the_header_says_what_the_signature_is() {
-        let header = URL_SAFE_NO_PAD.decode(HEADER).unwrap();
-        assert_eq!(header, br#"{"alg":"HS256","typ":"JWT"}"#);
+        let header = |text| URL_SAFE_NO_PAD.decode(text).unwrap();
+        assert_eq!(header(HEADER), br#"{"alg":"HS256","typ":"JWT"}"#);
+        assert_eq!(header(RESUME_HEADER), br#"{"alg":"HS256","typ":"resume"}"#);
     }
 
     #[test]

@@ -43,6 +43,7 @@ use crate::{
     refusal::Refusals,
     request::{MAX_TARGET, SocketKind},
     shared::{Shared, random},
+    streams::Streams,
 };
 
 /// Connections the system may complete before a core takes them.
@@ -138,6 +139,7 @@ impl Gateway {
             auth,
             admin,
             refusals,
+            streams: Streams::default(),
             readers,
             tasks,
             grpc,

@@ -36,6 +36,15 @@ pub struct Config {
     /// Text messages of one client at once, and those regained in a second.
     pub requests_burst: u32,
     pub requests_per_second: u32,
+    /// How long a stream is left as it is when the connection of a client that may return to it (`hearsay.ack`) is lost.
+    /// Who returns within it, to any gateway, goes on in the middle of a word; after it, what was said is put on the log as
+    /// far as it was heard, and who returns goes on behind it. Below the log's `rejoin_grace`.
+    pub resume_hold: HumanDuration,
+    /// How often a client that may return is given a newer token to return with. Each is good for twice as long, and the
+    /// client's own `noConnectionTimeout` more.
+    pub resume_renewal: HumanDuration,
+    /// How long a socket whose token has expired may stay without a new one.
+    pub token_grace: HumanDuration,
     /// How long a stop waits for the last words to be on the log.
     pub flush: HumanDuration,
     /// How long end messages wait for the last words to pass this gateway's feed.
@@ -65,6 +74,9 @@ impl Default for Config {
             pace_burst: HumanDuration::from_secs(30),
             requests_burst: 50,
             requests_per_second: 5,
+            resume_hold: HumanDuration::from_secs(5),
+            resume_renewal: HumanDuration::from_secs(60),
+            token_grace: HumanDuration::from_secs(30),
             flush: HumanDuration::from_secs(10),
             pass: HumanDuration::from_secs(2),
             log_patience: HumanDuration::from_secs(10),
@@ -91,6 +103,9 @@ impl Config {
         }
         if self.requests_burst < 4 || self.requests_per_second == 0 {
             return Err("gateway.requests_burst must be at least 4 and requests_per_second at least 1".to_owned());
+        }
+        if self.resume_renewal.get() < Duration::from_secs(1) {
+            return Err("gateway.resume_renewal must be at least 1s: each renewal is a message".to_owned());
         }
         if self.flush.get().is_zero() {
             return Err("gateway.flush must be above zero, or last words are lost".to_owned());

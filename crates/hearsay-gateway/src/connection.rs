@@ -10,7 +10,15 @@
 //!
 //! Cost: one task; while audio waits to be handed on, the socket is not read, which is how its client is slowed.
 
-use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -18,7 +26,7 @@ use hearsay_auth::{AuthError, Claims, Permission};
 use hearsay_bus::{Error, Opened, Proposal, Refusal, append::patiently};
 use hearsay_fanout::{Broken, Class, Join, JoinError, Member, Opted, Outbox, Outgoing, View, frame};
 use hearsay_protocol::{
-    CloseCode, ConversationId, ConversationKey, Epoch, Event, MeetingKey, ParticipantId, StreamId,
+    CloseCode, ConversationId, ConversationKey, Epoch, Event, MeetingKey, ParticipantId, Position, StreamId,
     client::{ClientError, ClientMessage, ErrorCode, Secret, StartRequest},
     event::{ConfigChanged, Participant, SpeakerConfig, StreamEnd, StreamEnded, StreamStarted},
 };
@@ -26,7 +34,7 @@ use hearsay_uplink::{Events, OpenError, StreamSpec, Uplink, UplinkError, UplinkE
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, tcp::OwnedWriteHalf},
-    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until, timeout},
 };
 use uuid::Uuid;
 
@@ -36,15 +44,18 @@ use crate::{
     reply,
     request::Query,
     resume,
-    session::{Effect, Input, Limits, Reason, Reply, Rights, Session, StartFailure, Started},
+    session::{Effect, Input, Limits, Reason, Reply, Resumed, Rights, Session, StartFailure, Started},
     shared::{Shared, wall},
     socket::{Message, messages},
+    streams::Place,
 };
 
 /// The log is asked this often whether it still knows of the stream.
 const CHECK: Duration = Duration::from_secs(4);
 /// And has this long to answer, in which the socket is not read.
 const CHECK_PATIENCE: Duration = Duration::from_millis(500);
+/// How often it is asked whether somebody else goes on with a stream that was left.
+const PART_CHECK: Duration = Duration::from_secs(1);
 /// A conversation that ends between finding it and speaking in it is looked for again this often.
 const OPEN_TRIES: usize = 3;
 /// How long a client may take to answer our close frame, so that it is read before the connection is torn down.
@@ -72,10 +83,21 @@ pub(crate) async fn serve(shared: Arc<Shared>, speaker: Speaker, socket: TcpStre
         pace_burst: shared.config.pace_burst.get(),
         requests_burst: shared.config.requests_burst,
         requests_per_second: shared.config.requests_per_second,
+        token_grace: shared.config.token_grace.get(),
     };
     let session = Session::new(limits, rights(&speaker.claims), speaker.query.source, begun.into_std());
     let stall = shared.config.silence.get();
-    let mut connection = Connection { shared, speaker, session, outbox, live: None, member: None, joined: false };
+    let mut connection = Connection {
+        shared,
+        speaker,
+        session,
+        outbox,
+        live: None,
+        member: None,
+        joined: false,
+        finals: 0,
+        counting: None,
+    };
     tokio::join!(connection.run(incoming), write_loop(outgoing, write, stall));
     connection.tell(begun);
 }
@@ -84,6 +106,7 @@ pub(crate) fn rights(claims: &Claims) -> Rights {
     Rights {
         publish: claims.permissions.contains(Permission::Publish),
         recorded: claims.permissions.contains(Permission::PublishRecorded),
+        until: std::time::Instant::now() + claims.remaining(wall()),
     }
 }
 
@@ -108,6 +131,9 @@ struct Connection {
     member: Option<(ConversationKey, Member)>,
     /// History is for the first join of a socket.
     joined: bool,
+    /// What its streams said, and the present one's count.
+    finals: u64,
+    counting: Option<Arc<AtomicU64>>,
 }
 
 /// A stream under way.
@@ -119,6 +145,19 @@ struct Live {
     publisher: StreamPublisher,
     config: SpeakerConfig,
     opted: Opted,
+    place: Place,
+    /// Another connection has the stream.
+    fenced: bool,
+    /// Where the log says that this connection has the stream.
+    began: Position,
+    no_connection_timeout: Duration,
+}
+
+impl Live {
+    fn resume_token(&self, shared: &Shared) -> String {
+        let good_for = 2 * shared.config.resume_renewal.get() + self.no_connection_timeout;
+        resume::token(&shared.auth, &self.key, self.stream, self.began, wall() + good_for)
+    }
 }
 
 impl Connection {
@@ -137,6 +176,9 @@ impl Connection {
         let mut peers_code = None;
         let mut checks = interval(CHECK);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let renewal = self.shared.config.resume_renewal.get();
+        let mut renewals = interval_at(Instant::now() + renewal, renewal);
+        renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.session.is_closed() {
             let silence = if pinged { self.shared.config.silence } else { self.shared.config.ping_every };
             let silent_at = heard + silence.get();
@@ -157,9 +199,9 @@ impl Connection {
                         Message::Lost => Input::Lost,
                     }
                 }
-                event = next_event(&mut self.live) => match event {
-                    Some(event) => Input::Stream(event),
-                    None => Input::Stream(UplinkEvent::Failed(UplinkError::Finished)),
+                news = news(&mut self.live) => match news {
+                    News::Event(UplinkEvent::Failed(UplinkError::Fenced)) | News::Taken => self.fenced(),
+                    News::Event(event) => Input::Stream(event),
                 },
                 () = conversation_ended(&self.member), if !ended => {
                     ended = true;
@@ -173,10 +215,14 @@ impl Connection {
                         Broken::PeerGone => Input::Lost,
                     }
                 }
-                _ = checks.tick(), if self.live.is_some() => {
-                    self.check().await;
-                    continue;
-                }
+                _ = checks.tick(), if self.live.is_some() => match self.check().await {
+                    Some(input) => input,
+                    None => continue,
+                },
+                _ = renewals.tick() => match &self.live {
+                    Some(live) => Input::ResumeRenewed(live.resume_token(&self.shared)),
+                    None => continue,
+                },
                 () = &mut draining, if !drained => {
                     drained = true;
                     Input::Drain
@@ -207,13 +253,26 @@ impl Connection {
         let _ = timeout(GOODBYE, goodbye).await;
     }
 
-    /// A refusal, and a log out of reach, are told by what the stream itself publishes.
-    async fn check(&mut self) {
-        if let Some(live) = &mut self.live
-            && !matches!(timeout(CHECK_PATIENCE, live.publisher.check()).await, Ok(Ok(())))
-        {
-            tracing::debug!(key = %live.key, stream = %live.stream.0, "the log could not be asked for a stream");
+    /// Whether the log still knows of the stream, and of this connection as the one that has it. A log out of reach, and
+    /// every other refusal, are told by what the stream itself publishes.
+    async fn check(&mut self) -> Option<Input> {
+        let live = self.live.as_mut()?;
+        match timeout(CHECK_PATIENCE, live.publisher.check()).await {
+            Ok(Ok(())) => None,
+            Ok(Err(Error::Refused(Refusal::Fenced { .. }))) => Some(self.fenced()),
+            Ok(Err(_)) | Err(_) => {
+                tracing::debug!(key = %live.key, stream = %live.stream.0, "the log could not be asked for a stream");
+                None
+            }
         }
+    }
+
+    /// Another connection goes on with the stream: nothing of it is this one's to end.
+    fn fenced(&mut self) -> Input {
+        if let Some(live) = &mut self.live {
+            live.fenced = true;
+        }
+        failed(UplinkError::Fenced)
     }
 
     /// Carries one effect out, and gives the session's answer to it.
@@ -247,6 +306,7 @@ impl Connection {
                 metrics::flushed(begun.elapsed());
                 Some(Input::Finished { complete })
             }
+            Effect::Part => Some(Input::Finished { complete: self.part().await }),
             Effect::CheckToken(token) => Some(Input::TokenChecked(self.check_token(&token))),
             Effect::Send(reply) => {
                 self.outbox.offer(frame::text(&reply::text(&reply)), Class::Control);
@@ -269,6 +329,9 @@ impl Connection {
 
     /// Finds or opens the conversation, finds the stream a recognizer, and says on the log that it began.
     async fn start(&mut self, request: StartRequest) -> Result<Started, StartFailure> {
+        if let Some(token) = &request.extension.resume {
+            return self.resume(&request, token).await;
+        }
         for _ in 0..OPEN_TRIES {
             match self.try_start(&request).await {
                 Ok(started) => return Ok(started),
@@ -296,33 +359,79 @@ impl Connection {
             name: speaker.name.clone(),
             email: speaker.email.clone(),
         });
-        let recorded = request.extension.recorded;
         let spec = StreamSpec {
-            key: key.clone(),
+            key,
             stream,
-            participant: Arc::clone(&participant),
+            participant,
             config: request.config.clone(),
-            recorded,
+            recorded: request.extension.recorded,
+            resumed: false,
         };
+        self.begin(spec, request).await
+    }
+
+    /// Goes on with a stream that began at another connection, here or at another gateway: the same stream of the same
+    /// participant, from what the log knows of it.
+    async fn resume(&mut self, request: &StartRequest, token: &Secret) -> Result<Started, StartFailure> {
+        let Shared { config, auth, bus, .. } = &*self.shared;
+        let patience = config.log_patience.get();
+        let (key, was) = resume::find(auth, bus, &self.speaker.meeting, token, wall(), patience).await?;
+        let spec = StreamSpec {
+            key,
+            stream: was.stream,
+            participant: Arc::clone(&was.participant),
+            config: request.config.clone(),
+            recorded: was.recorded,
+            resumed: true,
+        };
+        metrics::resumed();
+        self.begin(spec, request).await.map_err(|setback| match setback {
+            Setback::Ended => resume::ended(),
+            Setback::Failed(failure) => failure,
+        })
+    }
+
+    async fn begin(&mut self, spec: StreamSpec, request: &StartRequest) -> Result<Started, Setback> {
+        let StreamSpec { key, stream, participant, mut config, recorded, resumed } = spec.clone();
         // From here on a failure drops the uplink, which ends the stream at the recognizer.
         let (uplink, events) = self.shared.uplinks.open(spec).await?;
-        let mut publisher = StreamPublisher::claim(bus, &key, stream, patience).await?;
+        // The claim has fenced whoever had the stream; in this process they need not find out by themselves.
+        let place = self.shared.streams.take(stream);
+        config.format = uplink.format();
+        let patience = self.shared.config.log_patience.get();
+        let mut publisher = StreamPublisher::claim(&self.shared.bus, &key, stream, patience).await?;
         let started = Event::StreamStarted(Arc::new(StreamStarted {
             stream,
             participant,
             gateway: self.shared.gateway,
-            config: request.config.clone(),
+            config: config.clone(),
             origin: uplink.origin(),
             recorded,
             no_connection_timeout: request.no_connection_timeout,
         }));
-        publisher.publish(started).await?;
+        let began = publisher.publish(started).await?.position;
         let opted = Opted { presence: request.extension.presence, positions: request.extension.ack };
         let conversation = key.conversation;
-        let config = request.config.clone();
-        let resume = resume::token(&self.shared.auth, &key, stream, wall());
-        self.live = Some(Live { key, stream, uplink, events, publisher, config, opted });
-        Ok(Started { conversation, stream, resume })
+        let resumed =
+            resumed.then(|| Resumed { chunk: uplink.first(), format: uplink.format(), behind: uplink.behind() });
+        let live = Live {
+            key,
+            stream,
+            uplink,
+            events,
+            publisher,
+            config,
+            opted,
+            place,
+            fenced: false,
+            began,
+            no_connection_timeout: request.no_connection_timeout,
+        };
+        let resume = live.resume_token(&self.shared);
+        self.finals = self.finals();
+        self.counting = Some(live.uplink.finals());
+        self.live = Some(live);
+        Ok(Started { conversation, stream, resume, resumed })
     }
 
     fn view(&self, config: &SpeakerConfig) -> View {
@@ -382,10 +491,44 @@ impl Connection {
         }
     }
 
+    /// Leaves the stream as it is for a while: its client may go on with it, here or at another gateway. False when nobody
+    /// did, and its last words are missing.
+    async fn part(&mut self) -> bool {
+        let Some(live) = &mut self.live else { return true };
+        let gone_on = async {
+            live.uplink.hold().await;
+            let mut checks = interval(PART_CHECK);
+            loop {
+                tokio::select! {
+                    () = live.place.taken() => return true,
+                    event = live.events.next() => match event {
+                        Some(UplinkEvent::Failed(error)) => return error == UplinkError::Fenced,
+                        Some(_) => {}
+                        None => return false,
+                    },
+                    _ = checks.tick() => {
+                        let answer = timeout(CHECK_PATIENCE, live.publisher.check()).await;
+                        if let Ok(Err(Error::Refused(Refusal::Fenced { .. }))) = answer {
+                            return true;
+                        }
+                    }
+                }
+            }
+        };
+        live.fenced |= timeout(self.shared.config.resume_hold.get(), gone_on).await.unwrap_or(false);
+        self.finish(StreamEnd::Lost).await
+    }
+
     /// The last words first, then the word that they were the last, then whoever waits for either.
     /// False when the last words are missing.
     async fn finish(&mut self, how: StreamEnd) -> bool {
-        let Some(Live { key, stream, uplink, mut events, mut publisher, .. }) = self.live.take() else { return true };
+        let Some(Live { key, stream, uplink, mut events, mut publisher, fenced, .. }) = self.live.take() else {
+            return true;
+        };
+        if fenced {
+            // Whatever the uplink still has, the log refuses; and whoever has the stream ends it.
+            return true;
+        }
         // What was asked for before the end is still answered.
         let answers = async {
             while let Some(event) = events.next().await {
@@ -407,9 +550,12 @@ impl Connection {
         {
             member.passed(last, Instant::now() + self.shared.config.pass.get()).await;
         }
+        if let Some(UplinkError::Fenced) = finished.error {
+            return true;
+        }
         let ended = Event::StreamEnded(StreamEnded { stream, how });
         match publisher.publish(ended).await {
-            Ok(_) | Err(Error::Refused(Refusal::Ended | Refusal::Gone)) => {}
+            Ok(_) | Err(Error::Refused(Refusal::Ended | Refusal::Gone | Refusal::Fenced { .. })) => {}
             // This gateway's lease runs out for the stream, or the log's silence limit ends it.
             Err(error) => tracing::warn!(%key, stream = %stream.0, %error, "a stream's end could not be logged"),
         }
@@ -430,6 +576,10 @@ impl Connection {
         Ok(rights(&claims))
     }
 
+    fn finals(&self) -> u64 {
+        self.finals + self.counting.as_ref().map_or(0, |counting| counting.load(Ordering::Relaxed))
+    }
+
     /// One line with the whole story.
     fn tell(&self, begun: Instant) {
         let story = self.session.story();
@@ -447,6 +597,7 @@ impl Connection {
             bytes = story.bytes,
             dropped = story.dropped,
             refused = story.refused,
+            finals = self.finals(),
             reached = self.outbox.reached().map(tracing::field::display),
             reason = story.reason.name(),
             blame = story.reason.blame().name(),
@@ -504,6 +655,7 @@ fn outcome(answer: &Result<Started, StartFailure>) -> &'static str {
         Err(StartFailure::Overloaded { .. }) => "overloaded",
         Err(StartFailure::Unsupported(_)) => "unsupported",
         Err(StartFailure::Unavailable(_)) => "unavailable",
+        Err(StartFailure::NoResume(_)) => "no_resume",
     }
 }
 
@@ -529,10 +681,18 @@ pub(crate) fn random_fraction() -> f64 {
     f64::from(Uuid::new_v4().as_u64_pair().1 as u32) / f64::from(u32::MAX)
 }
 
-async fn next_event(live: &mut Option<Live>) -> Option<UplinkEvent> {
-    match live {
-        Some(live) => live.events.next().await,
-        None => std::future::pending().await,
+/// What a stream under way brings.
+enum News {
+    Event(UplinkEvent),
+    /// Another connection of this gateway has it.
+    Taken,
+}
+
+async fn news(live: &mut Option<Live>) -> News {
+    let Some(live) = live else { return std::future::pending().await };
+    tokio::select! {
+        event = live.events.next() => News::Event(event.unwrap_or(UplinkEvent::Failed(UplinkError::Finished))),
+        () = live.place.taken() => News::Taken,
     }
 }
 

@@ -205,7 +205,8 @@ async fn refresh(shared: &Shared, request: Request<Incoming>) -> Result<Answer, 
     let token = named.or(presented).ok_or(AuthError::Missing)?;
     let now = wall();
     let claims = shared.auth.verify(token.reveal(), now)?;
-    let grant = Grant { account: claims.account, permissions: claims.permissions, meeting: claims.meeting };
+    let grant =
+        Grant { account: claims.account, permissions: claims.permissions, meeting: claims.meeting, name: claims.name };
     let issued = shared.auth.issue(&grant, now);
     Ok(answer::json(StatusCode::OK, &json!({ "accessToken": issued.access_token, "expiresIn": issued.expires_in })))
 }

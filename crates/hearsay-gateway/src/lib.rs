@@ -28,6 +28,7 @@ mod resume;
 mod session;
 mod shared;
 mod socket;
+mod streams;
 
 pub use accept::{Gateway, Parts, Running, StartError};
 pub use config::Config;

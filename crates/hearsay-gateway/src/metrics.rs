@@ -17,6 +17,7 @@ const SESSIONS_ENDED: &str = "hearsay_gateway_sessions_ended_total";
 const SESSION_LENGTH: &str = "hearsay_gateway_session_seconds";
 const STARTS: &str = "hearsay_gateway_starts_total";
 const START_TIME: &str = "hearsay_gateway_start_seconds";
+const RESUMES: &str = "hearsay_gateway_resumes_total";
 const FLUSH_TIME: &str = "hearsay_gateway_flush_seconds";
 const AUDIO: &str = "hearsay_gateway_audio_bytes_total";
 const CHUNKS_DROPPED: &str = "hearsay_gateway_chunks_dropped_total";
@@ -32,6 +33,7 @@ pub(crate) fn describe() {
     describe_histogram!(SESSION_LENGTH, Unit::Seconds, "Life of a speaker's socket.");
     describe_counter!(STARTS, "Start requests, by outcome.");
     describe_histogram!(START_TIME, Unit::Seconds, "From a start request to its three answers.");
+    describe_counter!(RESUMES, "Start requests that go on with a stream of another connection.");
     describe_histogram!(FLUSH_TIME, Unit::Seconds, "From a stop to the last words having passed the feed.");
     describe_counter!(AUDIO, Unit::Bytes, "Audio taken from speakers.");
     describe_counter!(CHUNKS_DROPPED, "Chunks that came when nothing listened.");
@@ -69,6 +71,10 @@ pub(crate) fn session_ended(story: &Story, lasted: Duration) {
 pub(crate) fn start_answered(outcome: &'static str, took: Duration) {
     counter!(STARTS, "outcome" => outcome).increment(1);
     histogram!(START_TIME).record(took);
+}
+
+pub(crate) fn resumed() {
+    counter!(RESUMES).increment(1);
 }
 
 pub(crate) fn flushed(took: Duration) {

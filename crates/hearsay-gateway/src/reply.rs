@@ -6,7 +6,7 @@ use hearsay_protocol::{StreamId, wire};
 use hearsay_uplink::{Health, Signal, SignalKind};
 use serde_json::json;
 
-use crate::session::Reply;
+use crate::session::{Ack, Reply};
 
 pub(crate) fn text(reply: &Reply) -> Cow<'static, str> {
     match reply {
@@ -21,8 +21,9 @@ pub(crate) fn text(reply: &Reply) -> Cow<'static, str> {
             let retry_after = retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
             wire::error(error.code, &error.details, retry_after).into()
         }
-        Reply::AudioAck { chunk, through } => wire::audio_ack(*chunk, *through).into(),
+        Reply::AudioAck(Ack { chunk, restart, through }) => wire::audio_ack(*chunk, *restart, *through).into(),
         Reply::ResumeToken { token, stream } => wire::resume_token(token, *stream).into(),
+        Reply::Resumed { chunk } => wire::resumed(*chunk).into(),
         Reply::Finalized { id, position } => wire::finalized(id, *position).into(),
         Reply::Health { health, stream } => stream_health(health, *stream).into(),
         Reply::Signal(signal) => speech_signal(signal).into(),
@@ -95,7 +96,8 @@ mod tests {
             Reply::ConversationCompleted(conversation),
             Reply::SessionModified(AudioFormat::default()),
             Reply::Error { error, retry_after: Some(Duration::from_secs(5)) },
-            Reply::AudioAck { chunk: ChunkNumber(3), through: StreamTime(60_000) },
+            Reply::AudioAck(Ack { chunk: ChunkNumber(3), restart: ChunkNumber(1), through: StreamTime(60_000) }),
+            Reply::Resumed { chunk: ChunkNumber(3) },
             Reply::ResumeToken { token: "t".to_owned(), stream },
             Reply::Finalized { id: "a".to_owned(), position },
             Reply::Health { health, stream },

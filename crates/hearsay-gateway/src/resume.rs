@@ -1,41 +1,80 @@
-//! What a returning client shows to go on with its stream: a signed token that names stream and conversation and allows
-//! nothing else.
-//!
-//! It is one of our tokens without any permission, whose account is no account but the stream's name. Whoever shows it
-//! proves who they are with a token of their own, and the conversation is looked for among their meetings; so a stolen one
-//! is of no use in another account.
+//! Going on with a stream whose connection was lost: what its client shows, and what the log knows of the stream.
 
-use hearsay_auth::{Auth, Grant, Permissions};
-use hearsay_protocol::{AccountId, ConversationKey, StreamId, Timestamp};
+use std::{sync::Arc, time::Duration};
 
-/// None never happens: the name is short and printable.
-pub(crate) fn token(auth: &Auth, key: &ConversationKey, stream: StreamId, now: Timestamp) -> Option<String> {
-    let account = AccountId::new(&format!("resume:{}:{}", stream.0, key.conversation)).ok()?;
-    let grant = Grant { account, permissions: Permissions::NONE, meeting: Some(key.meeting.meeting.clone()) };
-    Some(auth.issue(&grant, now).access_token)
+use hearsay_auth::{Auth, AuthError, Resume};
+use hearsay_bus::{Body, Bus, Error, Read, Refusal, State, append::patiently};
+use hearsay_protocol::{
+    ConversationKey, Event, MeetingKey, Offset, Position, Seen, StreamId, Timestamp,
+    client::{ClientError, ErrorCode, Secret},
+    event::StreamStarted,
+};
+
+use crate::session::StartFailure;
+
+/// What the client shows when it returns. Good until `until`.
+pub(crate) fn token(auth: &Auth, key: &ConversationKey, stream: StreamId, began: Position, until: Timestamp) -> String {
+    auth.issue_resume(&Resume {
+        account: key.meeting.account.clone(),
+        meeting: key.meeting.meeting.clone(),
+        conversation: key.conversation,
+        stream,
+        began,
+        expires_at: until,
+    })
 }
 
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use hearsay_auth::{Keys, Permission};
-    use hearsay_protocol::{ConversationId, MeetingId, MeetingKey};
-    use uuid::Uuid;
-
-    use super::*;
-
-    #[test]
-    fn it_names_its_stream_and_opens_nothing() {
-        let auth = Auth::new(Keys::new(&[7; 32]).unwrap(), Vec::new(), Duration::from_secs(60));
-        let meeting = MeetingKey { account: AccountId::dev(), meeting: MeetingId::new("m").unwrap() };
-        let key = ConversationKey { meeting, conversation: ConversationId::from_random(1) };
-        let now = Timestamp(1_900_000_000_000_000);
-        let stream = StreamId(Uuid::from_u128(7));
-        let claims = auth.verify(&token(&auth, &key, stream, now).unwrap(), now).unwrap();
-        assert_eq!(claims.account.as_str(), format!("resume:{}:{}", stream.0, key.conversation));
-        for permission in Permission::ALL {
-            assert!(claims.require(permission, &key.meeting.meeting).is_err());
-        }
+/// The stream that a client of this meeting may go on with.
+///
+/// # Errors
+/// [`StartFailure::NoResume`] says why not, and the client may begin a new one; [`StartFailure::Unavailable`] when the log
+/// does not say.
+pub(crate) async fn find(
+    auth: &Auth,
+    bus: &Arc<dyn Bus>,
+    meeting: &MeetingKey,
+    token: &Secret,
+    now: Timestamp,
+    patience: Duration,
+) -> Result<(ConversationKey, Arc<StreamStarted>), StartFailure> {
+    let named = auth.verify_resume(token.reveal(), now).map_err(|error| match error {
+        AuthError::Expired => no(ErrorCode::InvalidRequest, "has expired"),
+        AuthError::Signature => no(ErrorCode::Forbidden, "is not one of ours"),
+        _ => no(ErrorCode::InvalidRequest, "is no token of a stream"),
+    })?;
+    if (&named.account, &named.meeting) != (&meeting.account, &meeting.meeting) {
+        return Err(no(ErrorCode::Forbidden, "names a stream of another meeting"));
     }
+    let key = ConversationKey { meeting: meeting.clone(), conversation: named.conversation };
+    let unavailable = |error: Error| match error {
+        Error::Refused(Refusal::Gone | Refusal::Ended) => ended(),
+        error => StartFailure::Unavailable(error.to_string()),
+    };
+    let meta = patiently(patience, || bus.meta(&key)).await.map_err(unavailable)?;
+    if !matches!(meta.state, State::Open | State::Lingering) {
+        return Err(ended());
+    }
+    let Position { epoch, offset } = named.began;
+    let before = Seen { epoch: Some(epoch), offset: Offset(offset.0.saturating_sub(1)), check: None };
+    let read = patiently(patience, || bus.read(&key, before, 1)).await.map_err(unavailable)?;
+    let Read::Page(page) = read else {
+        return Err(no(ErrorCode::InvalidRequest, "names a stream that the log does not know any more"));
+    };
+    match page.entries.into_iter().next().map(|entry| entry.body) {
+        Some(Body::Event(Event::StreamStarted(started))) if started.stream == named.stream => Ok((key, started)),
+        // History branched before it: what stands there is something else.
+        _ => Err(no(ErrorCode::InvalidRequest, "names a stream that the log does not know any more")),
+    }
+}
+
+/// The conversation is over: there is nothing to go on with.
+pub(crate) fn ended() -> StartFailure {
+    no(ErrorCode::InvalidRequest, "names a stream of a conversation that has ended")
+}
+
+fn no(code: ErrorCode, why: &str) -> StartFailure {
+    let details = format!(
+        "hearsay.resume {why}; the token of a resume_token of this meeting is accepted, or none, which begins a new stream"
+    );
+    StartFailure::NoResume(ClientError::new(code, details))
 }

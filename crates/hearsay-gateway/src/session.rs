@@ -6,6 +6,9 @@
 //!   └─────────────────┘                    └───start── idle ◀───┘
 //! ```
 //!
+//! A connection that breaks ends its stream, unless its client can return to it: then the stream is left as it is for a while
+//! ([`Effect::Part`]), and whoever goes on with it, perhaps at another gateway, finds it uncut.
+//!
 //! The caller carries out the effects of one input in order before it gives the next, and does not read the socket while
 //! [`Session::wants_input`] is false. So nothing overtakes: audio sent right behind a start is heard, a stop comes after
 //! the audio before it. [`Effect::Start`] is answered by [`Input::Started`], [`Effect::Finish`] by [`Input::Finished`].
@@ -32,6 +35,10 @@ const ACK_EVERY: Duration = Duration::from_millis(250);
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
 /// What a client is told to wait when nothing says how long an overload lasts.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// Most audio a returning client is taken to have kept: more than the memory of any that we know.
+const MOST_BEHIND: Duration = Duration::from_secs(600);
+/// What the smallest chunk counts as, in bytes: 4 ms at 16 kHz. Less is no way to send audio, and costs as much.
+const LEAST_CHUNK: usize = 128;
 /// Client inputs kept while a start or a stop is carried out. The socket is not read then, so there is at most one.
 const MAX_KEPT: usize = 16;
 
@@ -47,6 +54,8 @@ pub(crate) struct Limits {
     /// Text messages at once, and those regained in a second.
     pub(crate) requests_burst: u32,
     pub(crate) requests_per_second: u32,
+    /// How long a client may take to renew a token that has expired.
+    pub(crate) token_grace: Duration,
 }
 
 /// What the client's token allows.
@@ -54,6 +63,8 @@ pub(crate) struct Limits {
 pub(crate) struct Rights {
     pub(crate) publish: bool,
     pub(crate) recorded: bool,
+    /// When it expires.
+    pub(crate) until: Instant,
 }
 
 #[derive(Debug)]
@@ -69,6 +80,8 @@ pub(crate) enum Input {
         complete: bool,
     },
     Stream(UplinkEvent),
+    /// A newer token for the stream under way, for its client to return with.
+    ResumeRenewed(String),
     /// The answer to [`Effect::CheckToken`].
     TokenChecked(Result<Rights, ClientError>),
     /// The conversation is over, by the log's word.
@@ -93,14 +106,31 @@ pub(crate) struct Started {
     pub(crate) conversation: ConversationId,
     pub(crate) stream: StreamId,
     /// What a returning client shows to go on with this stream.
-    pub(crate) resume: Option<String>,
+    pub(crate) resume: String,
+    /// The stream is one that goes on.
+    pub(crate) resumed: Option<Resumed>,
+}
+
+/// Where a stream goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Resumed {
+    /// The first chunk that is missing.
+    pub(crate) chunk: ChunkNumber,
+    /// What its bytes are.
+    pub(crate) format: AudioFormat,
+    /// Audio that the client may have kept, and sends at once.
+    pub(crate) behind: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum StartFailure {
-    Overloaded { retry_after: Duration },
+    Overloaded {
+        retry_after: Duration,
+    },
     Unsupported(String),
     Unavailable(String),
+    /// There is no such stream to go on with; a new one may begin.
+    NoResume(ClientError),
 }
 
 #[derive(Debug, PartialEq)]
@@ -116,6 +146,9 @@ pub(crate) enum Effect {
     Finalize(String),
     /// No more audio. Done when the stream's last final has passed the feed and its end is on the log.
     Finish(StreamEnd),
+    /// The connection is gone, its client may return. Answered like [`Effect::Finish`], when somebody else goes on with the
+    /// stream, or nobody did in time and it was finished.
+    Part,
     CheckToken(Secret),
     Send(Reply),
     /// The WebSocket answer to a WebSocket ping.
@@ -137,11 +170,22 @@ pub(crate) enum Reply {
     SessionModified(AudioFormat),
     Pong,
     Error { error: ClientError, retry_after: Option<Duration> },
-    AudioAck { chunk: ChunkNumber, through: StreamTime },
+    AudioAck(Ack),
     ResumeToken { token: String, stream: StreamId },
+    Resumed { chunk: ChunkNumber },
     Finalized { id: String, position: Position },
     Health { health: Health, stream: StreamId },
     Signal(Signal),
+}
+
+/// How far the log covers a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ack {
+    /// All chunks before it.
+    pub(crate) chunk: ChunkNumber,
+    /// A client that returns is asked for none before this.
+    pub(crate) restart: ChunkNumber,
+    pub(crate) through: StreamTime,
 }
 
 /// Why a session is over.
@@ -159,6 +203,7 @@ pub(crate) enum Reason {
     TooFast,
     TooLarge,
     Violation,
+    TokenExpired,
     Overloaded,
     Fenced,
     Unavailable,
@@ -190,6 +235,7 @@ impl Reason {
             Self::TooFast => "too_fast",
             Self::TooLarge => "too_large",
             Self::Violation => "violation",
+            Self::TokenExpired => "token_expired",
             Self::Overloaded => "overloaded",
             Self::Fenced => "fenced",
             Self::Unavailable => "unavailable",
@@ -198,15 +244,19 @@ impl Reason {
         }
     }
 
+    /// The client may go on with its stream over another connection: it did nothing wrong, or can do better.
+    fn may_return(self) -> bool {
+        matches!(self, Self::Lost | Self::ClosedByClient | Self::SlowReader | Self::Drained | Self::TokenExpired)
+    }
+
     pub(crate) fn blame(self) -> Blame {
         match self {
             Self::Running | Self::Stopped | Self::ConversationEnded | Self::ClosedByClient | Self::Idle => {
                 Blame::Nobody
             }
             Self::Drained => Blame::Nobody,
-            Self::Lost | Self::SlowReader | Self::TooFast | Self::TooLarge | Self::Violation | Self::Fenced => {
-                Blame::Client
-            }
+            Self::Lost | Self::SlowReader | Self::TooFast | Self::TooLarge | Self::Violation => Blame::Client,
+            Self::TokenExpired | Self::Fenced => Blame::Client,
             Self::Overloaded | Self::Unavailable | Self::Unfinished => Blame::Recognizer,
             Self::Internal => Blame::Us,
         }
@@ -241,6 +291,8 @@ pub(crate) struct Story {
 pub(crate) struct Session {
     limits: Limits,
     rights: Rights,
+    /// The client was told that its token has expired.
+    expired: bool,
     source: Source,
     phase: Phase,
     requests: Bucket,
@@ -295,10 +347,16 @@ enum Back {
 #[derive(Debug, Clone, Copy)]
 enum Then {
     EndAndClose,
-    EndAndIdle { timeout: Duration },
-    Idle { timeout: Duration },
+    EndAndIdle {
+        timeout: Duration,
+    },
+    Idle {
+        timeout: Duration,
+    },
     Close(CloseCode),
     Hangup,
+    /// All is said.
+    Nothing,
 }
 
 impl Session {
@@ -307,6 +365,7 @@ impl Session {
         Self {
             limits,
             rights,
+            expired: false,
             source,
             phase: Phase::Open { since: now },
             requests,
@@ -339,12 +398,25 @@ impl Session {
 
     /// When to give [`Input::Tick`].
     pub(crate) fn deadline(&self) -> Option<Instant> {
+        let phase = self.phase_deadline();
+        if matches!(self.phase, Phase::Starting { .. } | Phase::Stopping { .. } | Phase::Closed) {
+            return None;
+        }
+        phase.into_iter().chain([self.token_deadline()]).min()
+    }
+
+    fn phase_deadline(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Open { since } => Some(*since + self.limits.open_idle),
             Phase::Idle { until } | Phase::Ending { until } => Some(*until),
             Phase::Listening(live) => live.acks.due(),
             Phase::Starting { .. } | Phase::Stopping { .. } | Phase::Closed => None,
         }
+    }
+
+    /// When the token expires, or its client has had its time to renew it.
+    fn token_deadline(&self) -> Instant {
+        self.rights.until + if self.expired { self.limits.token_grace } else { Duration::ZERO }
     }
 
     /// Takes one input and appends what is to be done about it.
@@ -379,7 +451,14 @@ impl Session {
             Input::Started(answer) => self.started(answer, now, effects),
             Input::Finished { complete } => self.finished(complete, now, effects),
             Input::Stream(event) => self.stream_event(event, now, effects),
-            Input::TokenChecked(Ok(rights)) => self.rights = rights,
+            Input::ResumeRenewed(token) => {
+                if let Phase::Listening(live) = &self.phase
+                    && live.start.extension.ack
+                {
+                    effects.push_back(Effect::Send(Reply::ResumeToken { token, stream: live.started.stream }));
+                }
+            }
+            Input::TokenChecked(Ok(rights)) => (self.rights, self.expired) = (rights, false),
             Input::TokenChecked(Err(error)) => self.refuse(error, effects),
             Input::ConversationEnded => self.conversation_ended(effects),
             Input::Closed(code) => {
@@ -480,6 +559,11 @@ impl Session {
         let back = match &mut self.phase {
             Phase::Open { since } => Back::Open { since: *since },
             Phase::Idle { until } => Back::Idle { until: *until },
+            Phase::Listening(_) if start.extension.resume.is_some() => {
+                let details =
+                    "hearsay.resume came while a stream is under way; it is accepted before, or on another connection";
+                return self.refuse(ClientError::new(ErrorCode::InvalidRequest, details), effects);
+            }
             Phase::Listening(live) => {
                 // A reconnect race of a client: the stream goes on, with what is asked now. Who speaks stays.
                 let recorded = live.start.extension.recorded;
@@ -499,7 +583,7 @@ impl Session {
     }
 
     fn started(&mut self, answer: Result<Started, StartFailure>, now: Instant, effects: &mut VecDeque<Effect>) {
-        let Phase::Starting { start, back } = std::mem::replace(&mut self.phase, Phase::Closed) else {
+        let Phase::Starting { mut start, back } = std::mem::replace(&mut self.phase, Phase::Closed) else {
             unreachable!("the answer to a start comes while starting")
         };
         let failure = match answer {
@@ -509,7 +593,12 @@ impl Session {
                 self.story.stream = Some(started.stream);
                 welcome(&started, &start.extension, effects);
                 effects.push_back(Effect::Join);
-                let pace = Pace::new(&start, self.limits.pace_burst, now);
+                let behind = started.resumed.map_or(Duration::ZERO, |resumed| resumed.behind.min(MOST_BEHIND));
+                if let Some(Resumed { chunk, format, .. }) = started.resumed {
+                    start.config.format = format;
+                    effects.push_back(Effect::Send(Reply::Resumed { chunk }));
+                }
+                let pace = Pace::new(&start, self.limits.pace_burst, behind, now);
                 let acks = Acks::default();
                 self.phase = Phase::Listening(Box::new(Live { start, started, pace, acks, health_told: None }));
                 return;
@@ -522,6 +611,7 @@ impl Session {
         };
         match failure {
             StartFailure::Unsupported(what) => self.refuse(unsupported(what), effects),
+            StartFailure::NoResume(error) => self.refuse(error, effects),
             StartFailure::Overloaded { retry_after } => {
                 let details = "no recognizer has room for another stream";
                 self.refuse_for(ClientError::new(ErrorCode::Overloaded, details), retry_after, effects);
@@ -572,15 +662,26 @@ impl Session {
     fn end(&mut self, reason: Reason, how: StreamEnd, then: Then, effects: &mut VecDeque<Effect>) {
         if let Phase::Listening(live) = &self.phase {
             let conversation = live.started.conversation;
+            let returns = live.start.extension.ack && how == StreamEnd::Lost && reason.may_return();
             self.story.reason = reason;
-            self.phase = Phase::Stopping { then, conversation };
-            effects.push_back(Effect::Finish(how));
+            match then {
+                Then::Hangup if returns => effects.push_back(Effect::Hangup),
+                Then::Close(code) if returns => effects.push_back(Effect::Close(code)),
+                _ => {
+                    self.phase = Phase::Stopping { then, conversation };
+                    effects.push_back(Effect::Finish(how));
+                    return;
+                }
+            }
+            // The client has heard all it will hear here, so it returns while the stream waits for it.
+            self.phase = Phase::Stopping { then: Then::Nothing, conversation };
+            effects.push_back(Effect::Part);
             return;
         }
         match &mut self.phase {
             // A stop is carried out; this is said while it is, and is what follows it unless the client is owed less.
             Phase::Stopping { then: planned, .. } => match then {
-                Then::Hangup => {
+                Then::Hangup if !matches!(planned, Then::Nothing) => {
                     self.story.reason = reason;
                     *planned = Then::Hangup;
                 }
@@ -596,7 +697,7 @@ impl Session {
             _ => match then {
                 Then::Hangup => self.close(reason, Effect::Hangup, effects),
                 Then::Close(code) => self.close(reason, Effect::Close(code), effects),
-                Then::EndAndClose | Then::EndAndIdle { .. } | Then::Idle { .. } => {}
+                Then::EndAndClose | Then::EndAndIdle { .. } | Then::Idle { .. } | Then::Nothing => {}
             },
         }
     }
@@ -644,6 +745,7 @@ impl Session {
                 self.kept.clear();
                 effects.push_back(Effect::Hangup);
             }
+            Then::Nothing => self.kept.clear(),
         }
     }
 
@@ -651,9 +753,9 @@ impl Session {
         let Phase::Listening(live) = &mut self.phase else { return };
         let asked = &live.start.extension;
         match event {
-            UplinkEvent::Acked { chunk, through } => {
+            UplinkEvent::Acked { chunk, restart, through } => {
                 if asked.ack
-                    && let Some(ack) = live.acks.learn(chunk, through, now)
+                    && let Some(ack) = live.acks.learn(Ack { chunk, restart, through }, now)
                 {
                     effects.push_back(Effect::Send(ack));
                 }
@@ -727,13 +829,25 @@ impl Session {
     }
 
     fn tick(&mut self, now: Instant, effects: &mut VecDeque<Effect>) {
+        if self.token_deadline() <= now {
+            if self.expired {
+                let (reason, then) = (Reason::TokenExpired, Then::Close(CloseCode::Policy));
+                return self.end(reason, StreamEnd::Lost, then, effects);
+            }
+            self.expired = true;
+            let details = format!(
+                "access_token has expired; a good one in {{\"type\":\"token\",\"access_token\":…}} is accepted for {:?} more",
+                self.limits.token_grace
+            );
+            self.refuse(ClientError::new(ErrorCode::TokenExpired, details), effects);
+        }
         if let Phase::Listening(live) = &mut self.phase {
             if let Some(ack) = live.acks.flush(now) {
                 effects.push_back(Effect::Send(ack));
             }
             return;
         }
-        if self.deadline().is_some_and(|deadline| deadline <= now) {
+        if self.phase_deadline().is_some_and(|deadline| deadline <= now) {
             self.close(Reason::Idle, Effect::Close(CloseCode::Normal), effects);
         }
     }
@@ -754,10 +868,9 @@ fn welcome(started: &Started, asked: &Extension, effects: &mut VecDeque<Effect>)
     effects.push_back(Effect::Send(Reply::StartedListening));
     effects.push_back(Effect::Send(Reply::ConversationCreated(started.conversation)));
     effects.push_back(Effect::Send(Reply::RecognitionStarted(started.conversation)));
-    if asked.ack
-        && let Some(token) = &started.resume
-    {
-        effects.push_back(Effect::Send(Reply::ResumeToken { token: token.clone(), stream: started.stream }));
+    if asked.ack {
+        let Started { resume, stream, .. } = started;
+        effects.push_back(Effect::Send(Reply::ResumeToken { token: resume.clone(), stream: *stream }));
     }
 }
 
@@ -772,12 +885,12 @@ fn unsupported(what: String) -> ClientError {
 #[derive(Debug, Default)]
 struct Acks {
     sent: Option<Instant>,
-    waiting: Option<(ChunkNumber, StreamTime)>,
+    waiting: Option<Ack>,
 }
 
 impl Acks {
-    fn learn(&mut self, chunk: ChunkNumber, through: StreamTime, now: Instant) -> Option<Reply> {
-        self.waiting = Some((chunk, through));
+    fn learn(&mut self, ack: Ack, now: Instant) -> Option<Reply> {
+        self.waiting = Some(ack);
         self.flush(now)
     }
 
@@ -785,9 +898,9 @@ impl Acks {
         if self.sent.is_some_and(|sent| now < sent + ACK_EVERY) {
             return None;
         }
-        let (chunk, through) = self.waiting.take()?;
+        let ack = self.waiting.take()?;
         self.sent = Some(now);
-        Some(Reply::AudioAck { chunk, through })
+        Some(Reply::AudioAck(ack))
     }
 
     fn due(&self) -> Option<Instant> {
@@ -806,21 +919,27 @@ struct Pace {
 }
 
 impl Pace {
-    fn new(start: &StartRequest, burst: Duration, now: Instant) -> Self {
+    /// `behind`: audio beyond the burst that is owed already.
+    fn new(start: &StartRequest, burst: Duration, behind: Duration, now: Instant) -> Self {
         let rate = bytes_per_second(&start.config);
-        Self { bucket: Bucket::new(rate * burst.as_secs_f64(), rate, now), burst }
+        let mut bucket = Bucket::new(rate * burst.as_secs_f64(), rate, now);
+        let owed = rate * behind.as_secs_f64();
+        // Once: what is not sent in a burst is not owed for ever.
+        bucket.spare = owed;
+        Self { bucket, burst }
     }
 
     /// The burst that is left stays the same in seconds.
     fn set_format(&mut self, config: &SpeakerConfig) {
         let rate = bytes_per_second(config);
         self.bucket.level *= rate / self.bucket.per_second;
+        self.bucket.spare *= rate / self.bucket.per_second;
         self.bucket.per_second = rate;
         self.bucket.capacity = rate * self.burst.as_secs_f64();
     }
 
     fn admit(&mut self, bytes: usize, now: Instant) -> bool {
-        self.bucket.take(bytes as f64, now)
+        self.bucket.take(bytes.max(LEAST_CHUNK) as f64, now)
     }
 }
 
@@ -833,6 +952,8 @@ fn bytes_per_second(config: &SpeakerConfig) -> f64 {
 #[derive(Debug)]
 struct Bucket {
     level: f64,
+    /// What may be taken beside, once.
+    spare: f64,
     capacity: f64,
     per_second: f64,
     at: Instant,
@@ -840,17 +961,20 @@ struct Bucket {
 
 impl Bucket {
     fn new(capacity: f64, per_second: f64, now: Instant) -> Self {
-        Self { level: capacity, capacity, per_second, at: now }
+        Self { level: capacity, spare: 0.0, capacity, per_second, at: now }
     }
 
     fn take(&mut self, cost: f64, now: Instant) -> bool {
         let gained = now.saturating_duration_since(self.at).as_secs_f64() * self.per_second;
         self.level = (self.level + gained).min(self.capacity);
         self.at = self.at.max(now);
-        if self.level < cost {
+        if self.spare >= cost {
+            self.spare -= cost;
+        } else if self.level >= cost {
+            self.level -= cost;
+        } else {
             return false;
         }
-        self.level -= cost;
         true
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tonic::service::Routes;
 use uuid::Uuid;
 
-use crate::{config::Config, refusal::Refusals};
+use crate::{config::Config, refusal::Refusals, streams::Streams};
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -24,6 +24,7 @@ pub(crate) struct Shared {
     pub(crate) auth: Auth,
     pub(crate) admin: Option<Admin>,
     pub(crate) refusals: Refusals,
+    pub(crate) streams: Streams,
     /// Conversations being read for REST.
     pub(crate) readers: Semaphore,
     pub(crate) tasks: Tasks,

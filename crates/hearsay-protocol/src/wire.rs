@@ -901,15 +901,17 @@ pub fn listeners(count: u32) -> String {
     json(&Frame { r#type: "presence", kind: "listeners", listeners: count })
 }
 
-/// How many binary messages, and how much stream time, the log covers.
-pub fn audio_ack(chunks: ChunkNumber, covered: StreamTime) -> String {
+/// How many binary messages, and how much stream time, the log covers. A client that returns is asked for none before
+/// `restart`.
+pub fn audio_ack(chunks: ChunkNumber, restart: ChunkNumber, covered: StreamTime) -> String {
     #[derive(Serialize)]
     struct Frame {
         r#type: &'static str,
         chunk: u64,
+        restart: u64,
         ms: u64,
     }
-    json(&Frame { r#type: "audio_ack", chunk: chunks.0, ms: covered.millis() })
+    json(&Frame { r#type: "audio_ack", chunk: chunks.0, restart: restart.0, ms: covered.millis() })
 }
 
 pub fn resume_token(token: &str, stream: StreamId) -> String {
@@ -1177,8 +1179,8 @@ mod tests {
             ),
             (listeners(7), r#"{"type":"presence","kind":"listeners","listeners":7}"#.to_owned()),
             (
-                audio_ack(ChunkNumber(4), StreamTime(1_234_567)),
-                r#"{"type":"audio_ack","chunk":4,"ms":1234}"#.to_owned(),
+                audio_ack(ChunkNumber(4), ChunkNumber(2), StreamTime(1_234_567)),
+                r#"{"type":"audio_ack","chunk":4,"restart":2,"ms":1234}"#.to_owned(),
             ),
             (resumed(ChunkNumber(4)), r#"{"type":"resumed","chunk":4}"#.to_owned()),
             (finalized("a", at(5)), r#"{"type":"finalized","id":"a","position":"0badcafe:5"}"#.to_owned()),

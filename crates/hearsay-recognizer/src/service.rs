@@ -449,6 +449,7 @@ impl Stay {
             through: commit.through,
             restart: commit.restart,
             top: published.top,
+            finals: self.finals,
         }))
         .await?;
         if self.health.ladder != self.load.step() {

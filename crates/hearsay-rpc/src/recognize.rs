@@ -92,6 +92,8 @@ pub struct Ack {
     pub through: StreamTime,
     pub restart: Restart,
     pub top: Seen,
+    /// Finals that this stay has put on the log.
+    pub finals: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -284,6 +286,7 @@ impl From<Response> for v1::RecognizeResponse {
                 through_us: it.through.0,
                 restart: Some(it.restart.into()),
                 top: Some(it.top.into()),
+                finals: it.finals,
             }),
             Response::Finalized { id, position } => {
                 Kind::Finalized(v1::Finalized { id, epoch: position.epoch.0, offset: position.offset.0 })
@@ -326,6 +329,7 @@ impl TryFrom<v1::RecognizeResponse> for Response {
                 through: StreamTime(time("Ack.through_us", it.through_us)?),
                 restart: required("Ack.restart", it.restart)?.try_into()?,
                 top: required("Ack.top", it.top)?.into(),
+                finals: it.finals,
             }),
             Kind::Finalized(it) => Self::Finalized { id: it.id, position: position(it.epoch, it.offset) },
             Kind::Ended(it) => Self::Ended { position: position(it.epoch, it.offset) },

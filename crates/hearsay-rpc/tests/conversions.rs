@@ -297,12 +297,9 @@ fn response() -> impl Strategy<Value = Response> {
     ];
     prop_oneof![
         Just(Response::Opened),
-        (any::<u64>(), time(), restart(), seen()).prop_map(|(chunk, through, restart, top)| Response::Ack(Ack {
-            through_chunk: ChunkNumber(chunk),
-            through,
-            restart,
-            top,
-        })),
+        (any::<u64>(), time(), restart(), seen(), any::<u64>()).prop_map(|(chunk, through, restart, top, finals)| {
+            Response::Ack(Ack { through_chunk: ChunkNumber(chunk), through, restart, top, finals })
+        }),
         (text(), position()).prop_map(|(id, position)| Response::Finalized { id, position }),
         position().prop_map(|position| Response::Ended { position }),
         (time(), time(), fraction(), any::<u32>(), 0.0..99.0_f32).prop_map(

@@ -2,7 +2,8 @@
 //!
 //! Muted clients send nothing; their stream's clock must then jump, or everything they say later is dated too early. A
 //! network that stalled and then delivers in a burst looks the same for a moment, so every chunk that arrives within a
-//! second must be late. A state machine without a clock.
+//! second must be late, and no less late at its end: who catches up, as after a lost connection, is no muted client. A
+//! state machine without a clock.
 
 use std::time::Duration;
 
@@ -13,17 +14,25 @@ const LAG: Duration = Duration::from_secs(1);
 /// How long chunks must arrive late, without a punctual one between them.
 const WINDOW: Duration = Duration::from_secs(1);
 
+/// A lag that shrinks by more than this in a window is one that its client works off.
+const CATCHING_UP: Duration = Duration::from_millis(100);
+
 /// A stream's audio clock beside the wall.
 #[derive(Debug, Default)]
 pub(crate) struct Anchor {
     /// The clock after the last chunk.
     clock: StreamTime,
-    /// When the first chunk of the present run of late ones arrived, since the origin.
-    late_since: Option<Duration>,
+    /// When the first chunk of the present run of late ones arrived, since the origin, and how late it was.
+    late_since: Option<(Duration, Duration)>,
     heard_any: bool,
 }
 
 impl Anchor {
+    /// Of a stream that goes on at this place of its clock.
+    pub(crate) fn going_on(clock: StreamTime) -> Self {
+        Self { clock, late_since: None, heard_any: true }
+    }
+
     /// A chunk of `length` arrived `since_origin` after the stream's origin. Says where the clock should jump to before
     /// this chunk, if it should.
     pub(crate) fn chunk(&mut self, since_origin: Duration, length: Duration) -> Option<StreamTime> {
@@ -33,9 +42,12 @@ impl Anchor {
         if lag <= LAG {
             self.late_since = None;
         } else {
-            let since = *self.late_since.get_or_insert(since_origin);
+            let (since, lag_then) = *self.late_since.get_or_insert((since_origin, lag));
+            let over = since_origin.saturating_sub(since) >= WINDOW;
             // Before anything was heard there is no utterance to cut, so the first chunk decides alone.
-            if first || since_origin.saturating_sub(since) >= WINDOW {
+            if over && !first && lag + CATCHING_UP < lag_then {
+                self.late_since = Some((since_origin, lag));
+            } else if first || over {
                 let start = StreamTime::ZERO + since_origin.saturating_sub(length);
                 self.clock = start + length;
                 self.late_since = None;
@@ -91,6 +103,24 @@ mod tests {
             let arrival = if n <= 50 { 5_000 + n } else { n * 100 };
             assert_eq!(anchor.chunk(at(arrival), CHUNK), None, "chunk {n}");
         }
+    }
+
+    #[test]
+    fn a_client_that_catches_up_does_not_jump_and_one_that_lost_audio_does() {
+        // The connection broke at 2 s of audio and came back 10 s later, with all of them, three times as fast as spoken.
+        let mut anchor = Anchor::going_on(StreamTime(2_000_000));
+        let mut arrival = 12_000;
+        for n in 21.. {
+            arrival = (arrival + 33).max(n * 100);
+            assert_eq!(anchor.chunk(at(arrival), CHUNK), None, "chunk {n}");
+            if arrival == n * 100 {
+                break;
+            }
+        }
+        // Another one sent nothing meanwhile, and kept nothing.
+        let mut anchor = Anchor::going_on(StreamTime(2_000_000));
+        let jumps: Vec<_> = (1..=30).filter_map(|n| anchor.chunk(at(12_000 + n * 100), CHUNK)).collect();
+        assert_eq!(jumps, [StreamTime(13_000_000)]);
     }
 
     #[test]

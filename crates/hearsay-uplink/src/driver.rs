@@ -2,10 +2,19 @@
 //!
 //! All order and bookkeeping is [`Ring`]'s and [`Anchor`]'s; this loop owns the call and its deadlines.
 
-use std::{collections::VecDeque, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use hearsay_bus::{Bus, Claim, Error, Refusal};
-use hearsay_protocol::{ChunkNumber, PublisherId, Restart, StreamTime, Timestamp};
+use hearsay_protocol::{AudioFormat, ChunkNumber, PublisherId, Restart, StreamTime, Timestamp};
 use hearsay_rpc::{
     Ack, Marker, MarkerKind, Open, Request, Response,
     v1::{self, recognizer_client::RecognizerClient},
@@ -56,6 +65,10 @@ const MUTE: &str = "";
 /// The ends the handle keeps.
 pub(crate) struct Opened {
     pub(crate) origin: Timestamp,
+    pub(crate) first: ChunkNumber,
+    pub(crate) format: AudioFormat,
+    pub(crate) behind: Duration,
+    pub(crate) finals: Arc<AtomicU64>,
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) ending: watch::Sender<Option<Duration>>,
     pub(crate) events: mpsc::Receiver<UplinkEvent>,
@@ -69,7 +82,8 @@ pub(crate) struct Driver {
     ring: Ring,
     share: Share,
     anchor: Anchor,
-    claimed_at: Instant,
+    /// Zero of the stream's clock as this machine knows it: the claim, less what the log says had passed by then.
+    origin_at: Origin,
     commands: mpsc::Receiver<Command>,
     ending: watch::Receiver<Option<Duration>>,
     /// Since when, and how patiently, the stream is ending: everything that waits is taken.
@@ -90,7 +104,17 @@ pub(crate) struct Driver {
     placed: Instant,
     /// Stays without progress, in a row.
     fruitless: u32,
+    /// Of all stays, and of those before the present one.
+    finals: Arc<AtomicU64>,
+    finals_before: u64,
     _open: OpenStream,
+}
+
+/// A moment, and how long the stream had been going on then.
+#[derive(Clone, Copy)]
+struct Origin {
+    at: Instant,
+    gone: Duration,
 }
 
 /// What it takes to find a stream a place.
@@ -137,11 +161,24 @@ impl Driver {
         budget: Budget,
         spec: StreamSpec,
     ) -> Result<(Self, Opened), OpenError> {
-        let placing = Placing { config: Arc::clone(&config), bus, pool, spec };
+        let mut placing = Placing { config: Arc::clone(&config), bus, pool, spec };
         let begun = Instant::now();
         let claim = placing.claim().await?;
         let origin = claim.origin;
-        let claimed_at = Instant::now();
+        let mut origin_at = Origin { at: Instant::now(), gone: Duration::ZERO };
+        let (mut first, mut anchor) = (ChunkNumber::default(), Anchor::default());
+        let mut behind = Duration::ZERO;
+        if placing.spec.resumed {
+            let now = placing.now().await?;
+            origin_at = Origin { at: Instant::now(), gone: now.since(origin) };
+            let mut clock = StreamTime::ZERO;
+            if let Some(restart) = &claim.restart {
+                (first, clock) = (restart.chunk, restart.at);
+                placing.spec.config.format = restart.format;
+            }
+            anchor = Anchor::going_on(clock);
+            behind = origin_at.gone.saturating_sub(Duration::from_micros(clock.micros()));
+        }
         let call = placing.place(claim).await?;
         metrics::placed(true, begun.elapsed());
         let (commands, commands_rx) = mpsc::channel(COMMANDS);
@@ -155,13 +192,14 @@ impl Driver {
             ..Limits::default()
         };
         let format = placing.spec.config.format;
+        let finals = Arc::<AtomicU64>::default();
         let driver = Self {
             place: Some(Place::At(Box::new(call))),
             placing,
-            ring: Ring::new(limits, format),
+            ring: Ring::going_on(limits, format, first),
             share: budget.share(),
-            anchor: Anchor::default(),
-            claimed_at,
+            anchor,
+            origin_at,
             commands: commands_rx,
             ending: ending_rx,
             ends: None,
@@ -170,13 +208,15 @@ impl Driver {
             muted: true,
             events: Outgoing { channel: events_tx, waiting: VecDeque::new() },
             finished: finished_tx,
-            sent_once: ChunkNumber::default(),
+            sent_once: first,
             progress: Instant::now(),
             placed: Instant::now(),
             fruitless: 0,
+            finals: Arc::clone(&finals),
+            finals_before: 0,
             _open: OpenStream::new(),
         };
-        Ok((driver, Opened { origin, commands, ending, events, finished }))
+        Ok((driver, Opened { origin, first, format, behind, finals, commands, ending, events, finished }))
     }
 
     pub(crate) async fn run(mut self) {
@@ -304,7 +344,8 @@ impl Driver {
                         self.anchor.paused();
                     }
                     let length = self.ring.duration(data.len());
-                    let since_origin = arrived.saturating_duration_since(self.claimed_at);
+                    let Origin { at, gone } = self.origin_at;
+                    let since_origin = gone + arrived.saturating_duration_since(at);
                     if let Some(to) = self.anchor.chunk(since_origin, length) {
                         metrics::reanchored();
                         self.ring.mark(MarkerKind::Reanchor(to));
@@ -322,6 +363,7 @@ impl Driver {
                     self.events.push(UplinkEvent::FinalizeRefused { id, error });
                 }
             }
+            Some(Command::Hold) => self.muted = true,
             None => {
                 self.closing = true;
                 self.ring.mark(MarkerKind::End);
@@ -378,6 +420,7 @@ impl Driver {
     }
 
     fn acknowledged(&mut self, ack: &Ack) {
+        self.finals.store(self.finals_before + ack.finals, Ordering::Relaxed);
         let covered = self.ring.covered();
         let settled = self.ring.acknowledge(ack.through_chunk, ack.restart.chunk);
         if self.ring.covered() > covered {
@@ -393,7 +436,8 @@ impl Driver {
                 self.events.push(UplinkEvent::Finalized { id, position });
             }
         }
-        self.events.push(UplinkEvent::Acked { chunk: self.ring.covered(), through: ack.through });
+        let (chunk, restart) = (self.ring.covered(), ack.restart.chunk);
+        self.events.push(UplinkEvent::Acked { chunk, restart, through: ack.through });
     }
 
     /// The call is over before the stream is.
@@ -442,6 +486,7 @@ impl Driver {
                 }
                 metrics::placed(false, since.elapsed());
                 self.placed = Instant::now();
+                self.finals_before = self.finals.load(Ordering::Relaxed);
                 let chunk = call.restart.as_ref().map_or(ChunkNumber::default(), |restart| restart.chunk);
                 self.events.push(UplinkEvent::Moved { chunk });
                 Ok(Place::At(Box::new(call)))
@@ -464,6 +509,14 @@ impl Placing {
             Ok(Err(Error::Refused(refusal))) => Err(OpenError::Refused(refusal)),
             Ok(Err(error @ Error::Unavailable(_))) => Err(OpenError::Unavailable(error.to_string())),
             Err(_) => Err(OpenError::Unavailable(format!("no claim within {CLAIM:?}"))),
+        }
+    }
+
+    async fn now(&self) -> Result<Timestamp, OpenError> {
+        match timeout(CLAIM, self.bus.now()).await {
+            Ok(Ok(now)) => Ok(now),
+            Ok(Err(error)) => Err(OpenError::Unavailable(error.to_string())),
+            Err(_) => Err(OpenError::Unavailable(format!("no time within {CLAIM:?}"))),
         }
     }
 

@@ -24,7 +24,7 @@ use std::{
 use bytes::Bytes;
 use hearsay_bus::{Bus, Refusal};
 use hearsay_protocol::{
-    ChunkNumber, ConversationKey, Position, StreamId, StreamTime, Timestamp,
+    AudioFormat, ChunkNumber, ConversationKey, Position, StreamId, StreamTime, Timestamp,
     event::{Participant, SpeakerConfig},
 };
 use hearsay_rpc::MarkerKind;
@@ -133,6 +133,9 @@ pub struct StreamSpec {
     pub config: SpeakerConfig,
     /// A file sent faster than real time: no pace, no re-anchoring.
     pub recorded: bool,
+    /// The stream began at another connection, and goes on here from the log's restart point: see [`Uplink::first`]. The
+    /// format is the one the log knows from there on.
+    pub resumed: bool,
 }
 
 impl Uplinks {
@@ -163,10 +166,14 @@ impl Uplinks {
         drop(self.tasks.spawn("uplink", driver.run()));
         let uplink = Uplink {
             origin: opened.origin,
+            first: opened.first,
+            format: opened.format,
+            behind: opened.behind,
+            finals: opened.finals,
             commands: opened.commands,
             ending: opened.ending,
             finished: opened.finished,
-            next: AtomicU64::new(0),
+            next: AtomicU64::new(opened.first.0),
             stall: self.config.stall.get(),
         };
         Ok((uplink, Events { events: opened.events }))
@@ -219,6 +226,10 @@ pub enum UplinkError {
 /// One stream on its way. Dropping it without [`Uplink::finish`] ends the stream as if it had been called.
 pub struct Uplink {
     origin: Timestamp,
+    first: ChunkNumber,
+    format: AudioFormat,
+    behind: Duration,
+    finals: Arc<AtomicU64>,
     commands: mpsc::Sender<Command>,
     /// Set when no more audio comes: how long the rest may take without progress.
     ending: watch::Sender<Option<Duration>>,
@@ -232,6 +243,7 @@ pub struct Uplink {
 pub(crate) enum Command {
     Chunk { data: Bytes, arrived: Instant, waited: bool },
     Mark(MarkerKind),
+    Hold,
 }
 
 /// How a stream ended.
@@ -248,6 +260,33 @@ impl Uplink {
     /// The wall time of the stream's audio clock at zero.
     pub fn origin(&self) -> Timestamp {
         self.origin
+    }
+
+    /// The first chunk this takes: 0, or where a stream goes on.
+    pub fn first(&self) -> ChunkNumber {
+        self.first
+    }
+
+    /// What that chunk's bytes are.
+    pub fn format(&self) -> AudioFormat {
+        self.format
+    }
+
+    /// How far the stream's audio clock was behind the wall when it was opened: audio that its client may have kept.
+    pub fn behind(&self) -> Duration {
+        self.behind
+    }
+
+    /// Counts the finals of what went through here.
+    pub fn finals(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.finals)
+    }
+
+    /// The connection is gone and its client may return, perhaps to another gateway: that no audio comes says nothing about
+    /// the speaker, so no utterance is ended for it.
+    pub async fn hold(&self) {
+        // Past the stall limit nothing is ended for want of audio either.
+        let _ = self.send(Command::Hold).await;
     }
 
     /// Takes the next chunk. Waits while the stream has too much audio under way: the caller's socket is not read then.
@@ -324,9 +363,11 @@ impl Events {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum UplinkEvent {
-    /// The log covers all chunks before `chunk`, and the stream up to `through`.
+    /// The log covers all chunks before `chunk`, and the stream up to `through`. Who goes on with the stream needs it from
+    /// `restart` on.
     Acked {
         chunk: ChunkNumber,
+        restart: ChunkNumber,
         through: StreamTime,
     },
     /// Everything before the request `id` is on the log, up to `position`.

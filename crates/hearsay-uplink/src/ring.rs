@@ -35,6 +35,9 @@ impl Item {
     }
 }
 
+/// What an item takes beside its audio, in bytes.
+const ITEM: usize = 64;
+
 /// How much audio may wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -100,9 +103,15 @@ impl Ring {
         }
     }
 
+    /// Of a stream that goes on: chunks before `next` came over another connection, and none of them is needed.
+    pub fn going_on(limits: Limits, format: AudioFormat, next: ChunkNumber) -> Self {
+        Self { next, covered: next, ..Self::new(limits, format) }
+    }
+
     /// There is room for another chunk. One chunk may pass a bound; the next one may not.
     pub fn has_room(&self) -> bool {
-        self.bytes < self.limits.unacknowledged_bytes
+        // However small its chunks are, a client has no more memory here than any other.
+        self.bytes + self.items.len() * ITEM < self.limits.unacknowledged_bytes
             && self.duration(self.bytes) < self.limits.unacknowledged
             && self.duration(self.unsent_bytes) < self.limits.unsent
     }
@@ -297,6 +306,29 @@ mod tests {
         ring.acknowledge(ChunkNumber(100), ChunkNumber(98));
         assert!(ring.has_room());
         assert_eq!(ring.bytes(), (300 - 98) * 3_200);
+    }
+
+    #[test]
+    fn tiny_chunks_are_bounded_by_what_they_take() {
+        let mut ring = Ring::new(Limits { unacknowledged_bytes: 64_000, ..Limits::default() }, AudioFormat::default());
+        let mut pushed = 0;
+        while ring.has_room() {
+            ring.push(chunk(1));
+            drain(&mut ring);
+            pushed += 1;
+        }
+        assert_eq!(pushed, 985, "65 bytes each");
+    }
+
+    #[test]
+    fn a_stream_that_goes_on_keeps_its_numbers() {
+        let mut ring = Ring::going_on(Limits::default(), AudioFormat::default(), ChunkNumber(7));
+        ring.rewind(Some(&restart(7))).unwrap();
+        assert_eq!(ring.push(chunk(2)), ChunkNumber(7));
+        drain(&mut ring);
+        ring.acknowledge(ChunkNumber(5), ChunkNumber(5));
+        assert_eq!(ring.covered(), ChunkNumber(7), "what was covered stays so");
+        assert!(ring.rewind(Some(&restart(6))).is_err());
     }
 
     #[test]

@@ -94,6 +94,7 @@ impl Scripted {
             through: StreamTime(chunk * 100_000),
             restart: restart(chunk - 2),
             top: published.top,
+            finals: 1,
         };
         let _ = out.send(Ok(Response::Ack(ack).into())).await;
     }
@@ -219,6 +220,7 @@ async fn stage(scripts: &[Script]) -> Stage {
         participant,
         config: SpeakerConfig::default(),
         recorded: true,
+        resumed: false,
     };
     Stage { uplinks, bus, spec, recognizers }
 }

@@ -69,7 +69,7 @@ async fn serve(config: Config, models: Models, tasks: &Tasks, begun: Instant) ->
         () = tokio::time::sleep(READY_WITHIN) => bail!("not ready: {}", readiness.missing().join(", ")),
     }
 
-    let grant = Grant { account, permissions: Permissions::of_an_app(), meeting: None };
+    let grant = Grant { account, permissions: Permissions::of_an_app(), meeting: None, name: None };
     let token = auth.issue(&grant, now()?).access_token;
     let left = hearsay_models::cache_folder().ok().map(|cache| TokenFile::leave(&cache, address.port(), &token));
     if let Some(Err(error)) = &left {

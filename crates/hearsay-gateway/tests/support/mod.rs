@@ -1,5 +1,6 @@
 //! A whole gateway on free ports: the real log of one process, a scripted recognizer on the gateway's own port, and
 //! clients that say what they received.
+#![allow(dead_code, reason = "each test binary uses its part of it")]
 
 mod recognizer;
 
@@ -62,8 +63,16 @@ impl House {
     }
 
     pub(crate) async fn with(config: Config, limits: Limits) -> Self {
+        Self::on(Arc::new(MemoryBus::new(limits, Arc::new(SystemClock::default()))), config).await
+    }
+
+    /// Another gateway of the same cluster.
+    pub(crate) async fn beside(&self) -> Self {
+        Self::on(Arc::clone(&self.bus), config()).await
+    }
+
+    async fn on(bus: Arc<dyn Bus>, config: Config) -> Self {
         let tasks = Tasks::new();
-        let bus: Arc<dyn Bus> = Arc::new(MemoryBus::new(limits, Arc::new(SystemClock::default())));
         let app = App::generate(|bytes| bytes.copy_from_slice(&Uuid::new_v4().as_bytes().repeat(4)));
         let keys = Keys::new(b"0123456789abcdef0123456789abcdef").unwrap();
         let auth = Auth::new(keys, vec![(app.clone(), AccountId::dev())], Duration::from_secs(86_400));
@@ -105,11 +114,27 @@ impl House {
     pub(crate) fn token_for(&self, permissions: &[Permission], meeting: Option<&str>) -> String {
         let permissions: Permissions = permissions.iter().copied().collect();
         let meeting = meeting.map(|meeting| MeetingId::new(meeting).unwrap());
-        self.auth.issue(&Grant { account: AccountId::dev(), permissions, meeting }, wall()).access_token
+        self.auth.issue(&Grant { account: AccountId::dev(), permissions, meeting, name: None }, wall()).access_token
+    }
+
+    /// A token of another account of the same cluster.
+    pub(crate) fn foreign_token(&self) -> String {
+        let account = AccountId::new("other").unwrap();
+        let grant = Grant { account, permissions: Permissions::of_an_app(), meeting: None, name: None };
+        self.auth.issue(&grant, wall()).access_token
+    }
+
+    /// A token that is good for so long.
+    pub(crate) fn short_token(&self, seconds: u64) -> String {
+        let grant =
+            Grant { account: AccountId::dev(), permissions: Permissions::of_an_app(), meeting: None, name: None };
+        let claims = Claims::new(&grant, wall(), Duration::from_secs(seconds));
+        Keys::new(b"0123456789abcdef0123456789abcdef").unwrap().issue(&claims)
     }
 
     pub(crate) fn expired_token(&self) -> String {
-        let grant = Grant { account: AccountId::dev(), permissions: Permissions::of_an_app(), meeting: None };
+        let grant =
+            Grant { account: AccountId::dev(), permissions: Permissions::of_an_app(), meeting: None, name: None };
         let claims = Claims::new(&grant, Timestamp(1_000_000), Duration::from_secs(60));
         Keys::new(b"0123456789abcdef0123456789abcdef").unwrap().issue(&claims)
     }
@@ -214,6 +239,17 @@ impl Client {
                 Some(Ok(_)) => continue,
                 Some(Err(_)) | None => Got::Closed(Some(1006)),
             };
+        }
+    }
+
+    /// The next message whose own or wrapped type is this; what comes before it is passed over.
+    pub(crate) async fn until(&mut self, kind: &str) -> Value {
+        loop {
+            match self.next().await {
+                Got::Json(value) if value["type"] == kind || value["message"]["type"] == kind => return value,
+                Got::Closed(code) => panic!("closed {code:?} before {kind}"),
+                _ => {}
+            }
         }
     }
 

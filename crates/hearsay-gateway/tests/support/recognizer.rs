@@ -1,7 +1,8 @@
-//! A recognizer that hears bytes: each second of 16 kHz audio is a final that says how many bytes came, and so is what is
-//! left at a finalize or at the end.
+//! A recognizer that hears bytes: each second of 16 kHz audio is a final that says how many bytes came (and their sum, when
+//! they are not silence), and so is what is left at a finalize or at the end. A fresh one needs the two chunks before the
+//! watermark, as a decoder needs its pre-roll.
 
-use std::{pin::Pin, sync::Arc};
+use std::{collections::VecDeque, pin::Pin, sync::Arc};
 
 use hearsay_bus::{Batch, Bus};
 use hearsay_protocol::{
@@ -41,7 +42,17 @@ impl Recognizer for Scripted {
             return Err(Status::unimplemented("encoding FLAC is not heard here; LINEAR16 is accepted"));
         }
         let (answers, responses) = mpsc::channel(16);
-        let mut lane = Lane { bus: Arc::clone(&self.bus), open: *open, chunk: 0, heard: 0, published: 0, answers };
+        let mut lane = Lane {
+            bus: Arc::clone(&self.bus),
+            chunk: open.restart.as_ref().map_or(0, |restart| restart.chunk.0),
+            heard: open.restart.as_ref().map_or(0, |restart| restart.bytes_before),
+            published: open.watermark.0 * SECOND / 1_000_000,
+            open: *open,
+            finals: 0,
+            sum: 0,
+            latest: VecDeque::new(),
+            answers,
+        };
         #[expect(clippy::disallowed_methods, reason = "ends with its call")]
         tokio::spawn(async move {
             lane.answer(Response::Opened).await;
@@ -61,6 +72,11 @@ struct Lane {
     chunk: u64,
     heard: u64,
     published: u64,
+    finals: u64,
+    /// Of the bytes that are not published.
+    sum: u64,
+    /// The latest chunks' numbers, and the bytes before them.
+    latest: VecDeque<(u64, u64)>,
     answers: mpsc::Sender<Result<v1::RecognizeResponse, Status>>,
 }
 
@@ -73,9 +89,17 @@ impl Lane {
         match request {
             Request::Open(_) => panic!("opened twice"),
             Request::Chunk { number, data } => {
+                assert_eq!(number.0, self.chunk, "chunks are numbered through");
                 self.chunk = number.0 + 1;
+                self.latest.push_back((number.0, self.heard));
+                if self.latest.len() > 2 {
+                    self.latest.pop_front();
+                }
                 self.heard += data.len() as u64;
-                if self.heard - self.published >= SECOND {
+                if self.heard > self.published {
+                    self.sum += data.iter().map(|&byte| u64::from(byte)).sum::<u64>();
+                }
+                if self.heard.saturating_sub(self.published) >= SECOND {
                     self.publish().await;
                 }
             }
@@ -99,6 +123,7 @@ impl Lane {
     /// What was heard since the last time, if anything.
     async fn publish(&mut self) -> Position {
         let time = |bytes: u64| StreamTime(bytes * 1_000_000 / SECOND);
+        self.heard = self.heard.max(self.published);
         let (from, through) = (time(self.published), time(self.heard));
         let Open { key, stream, participant, generation, origin, .. } = self.open.clone();
         let spoken = Final {
@@ -108,19 +133,24 @@ impl Lane {
             origin,
             start: from,
             end: through,
-            text: format!("Heard {} bytes.", self.heard - self.published),
+            text: match self.sum {
+                0 => format!("Heard {} bytes.", self.heard - self.published),
+                sum => format!("Heard {} bytes of {sum}.", self.heard - self.published),
+            },
             language: "en-US".to_owned(),
             confidence: 0.9,
             words: Vec::new(),
         };
+        let (first, before) = self.latest.front().copied().unwrap_or((self.chunk, self.heard));
         let restart = Restart {
-            chunk: ChunkNumber(self.chunk),
-            at: through,
-            bytes_before: self.heard,
+            chunk: ChunkNumber(first),
+            at: time(before),
+            bytes_before: before,
             format: AudioFormat::default(),
             headers: Default::default(),
         };
         let events = if self.heard > self.published { vec![Event::Final(Arc::new(spoken))] } else { Vec::new() };
+        let finals = events.len() as u64;
         let batch = Batch {
             publisher: PublisherId::Stream(stream),
             generation,
@@ -133,9 +163,17 @@ impl Lane {
         let Ok(published) = self.bus.publish(&key, batch).await else {
             return Position { epoch: hearsay_protocol::Epoch(0), offset: Offset::START };
         };
-        self.published = self.heard;
+        self.finals += finals;
+        (self.published, self.sum) = (self.heard, 0);
         let top = published.top;
-        self.answer(Response::Ack(Ack { through_chunk: ChunkNumber(self.chunk), through, restart, top })).await;
+        self.answer(Response::Ack(Ack {
+            through_chunk: ChunkNumber(self.chunk),
+            through,
+            restart,
+            top,
+            finals: self.finals,
+        }))
+        .await;
         published.position
     }
 }
