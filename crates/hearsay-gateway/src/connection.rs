@@ -356,7 +356,7 @@ impl Connection {
                 None => ParticipantId::of_stream(key.conversation, stream),
             },
             user_id: speaker.user_id.clone(),
-            name: speaker.name.clone(),
+            name: speaker.name.clone().or_else(|| self.speaker.claims.name.clone()),
             email: speaker.email.clone(),
         });
         let spec = StreamSpec {

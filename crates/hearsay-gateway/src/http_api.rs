@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use hearsay_auth::{AuthError, Claims, Grant, Permission};
+use hearsay_auth::{AuthError, Claims, Grant, Permission, Permissions};
 use hearsay_protocol::{ConversationId, MeetingId, client::Secret};
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
@@ -69,7 +69,8 @@ pub(crate) async fn answer(
         Route::RefreshToken => refresh(shared, request).await,
         Route::RevokeToken => Ok(answer::error(
             StatusCode::NOT_IMPLEMENTED,
-            "tokens carry their own end and cannot be revoked; they expire as expiresIn says",
+            "tokens carry their own end and cannot be revoked; ask for short-lived ones with expiresIn, and for guests with \
+             type \"meeting\" (token:generate)",
         )),
         Route::Asset(asset) => Ok(asset.answer(request.headers())),
         Route::Conversation { id, part } => conversation(shared, &request, id, part).await,
@@ -172,21 +173,82 @@ struct Credentials {
     kind: Option<String>,
     app_id: Option<String>,
     app_secret: Option<String>,
+    #[serde(flatten)]
+    narrow: Narrow,
+}
+
+/// What a token for one meeting is to be.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Narrow {
+    meeting: Option<String>,
+    permissions: Option<Vec<String>>,
+    name: Option<String>,
+    expires_in: Option<u64>,
 }
 
 async fn generate(shared: &Shared, request: Request<Incoming>) -> Result<Answer, Refused> {
+    let presented = token(request.headers(), &Query::default());
     let credentials: Credentials = body(request).await?;
-    if let Some(kind) = credentials.kind.as_deref()
-        && kind != "application"
-    {
-        let kind: String = kind.chars().take(40).collect();
-        return Err(refused(StatusCode::BAD_REQUEST, &format!("type is {kind:?}; \"application\" is accepted")));
+    match credentials.kind.as_deref() {
+        None | Some("application") => {}
+        Some("meeting") => return narrow(shared, presented, credentials.narrow),
+        Some(kind) => {
+            let kind: String = kind.chars().take(40).collect();
+            let message = format!("type is {kind:?}; \"application\" and \"meeting\" are accepted");
+            return Err(refused(StatusCode::BAD_REQUEST, &message));
+        }
     }
     let (Some(id), Some(secret)) = (credentials.app_id, credentials.app_secret) else {
         return Err(refused(StatusCode::BAD_REQUEST, "appId and appSecret are needed, both strings"));
     };
     let issued = shared.auth.generate(&id, &secret, wall())?;
     Ok(answer::json(StatusCode::OK, &json!({ "accessToken": issued.access_token, "expiresIn": issued.expires_in })))
+}
+
+/// Shortest life that may be asked for, in seconds: long enough to connect with.
+const SHORTEST: u64 = 60;
+
+/// Who may enter gives somebody else a token for one meeting, with as much of their own rights as they say.
+fn narrow(shared: &Shared, presented: Option<Secret>, wanted: Narrow) -> Result<Answer, Refused> {
+    let now = wall();
+    let held = shared.auth.verify(presented.ok_or(AuthError::Missing)?.reveal(), now)?;
+    let invalid = |message: &str| refused(StatusCode::BAD_REQUEST, message);
+    let meeting = wanted.meeting.ok_or_else(|| invalid("meeting is missing; the id of a meeting is accepted"))?;
+    let meeting = MeetingId::new(&meeting).map_err(|error| invalid(&format!("meeting: {error}")))?;
+    let permissions = match wanted.permissions {
+        // To be in the meeting is what somebody is invited to, as far as their host may.
+        None => [Permission::Publish, Permission::Subscribe]
+            .into_iter()
+            .filter(|&permission| held.permissions.contains(permission))
+            .collect(),
+        Some(names) => names.iter().map(|name| permission(name)).collect::<Result<Permissions, _>>()?,
+    };
+    if permissions.iter().next().is_none() {
+        return Err(invalid("permissions are empty; publish, listen and conversations are accepted"));
+    }
+    if wanted.name.as_ref().is_some_and(|name| name.chars().count() > Grant::MAX_NAME) {
+        return Err(invalid(&format!("name is longer than {} characters; shorter ones are accepted", Grant::MAX_NAME)));
+    }
+    let name = wanted.name.filter(|name| !name.trim().is_empty());
+    if wanted.expires_in.is_some_and(|seconds| seconds < SHORTEST) {
+        return Err(invalid(&format!("expiresIn is below {SHORTEST}; seconds, from {SHORTEST} on, are accepted")));
+    }
+    let lifetime = wanted.expires_in.map(Duration::from_secs);
+    let grant = Grant { account: held.account.clone(), permissions, meeting: Some(meeting), name };
+    let issued = shared.auth.narrow(&held, &grant, lifetime, now)?;
+    Ok(answer::json(StatusCode::OK, &json!({ "accessToken": issued.access_token, "expiresIn": issued.expires_in })))
+}
+
+/// By its name in tokens, or `listen`, which people say.
+fn permission(name: &str) -> Result<Permission, Refused> {
+    let name = if name == "listen" { Permission::Subscribe.as_str() } else { name };
+    Permission::ALL.into_iter().find(|permission| permission.as_str() == name).ok_or_else(|| {
+        let name: String = name.chars().take(40).collect();
+        let message =
+            format!("permissions has {name:?}; publish, listen, publish:recorded and conversations are accepted");
+        refused(StatusCode::BAD_REQUEST, &message)
+    })
 }
 
 #[derive(Deserialize)]
@@ -197,7 +259,8 @@ struct Refresh {
     refersh_token: Option<String>,
 }
 
-/// A token that is still good is exchanged for one of the same rights that is good for longer.
+/// A token that is still good is exchanged for one of the same rights that is good for longer; one for a single meeting ends
+/// when it would have.
 async fn refresh(shared: &Shared, request: Request<Incoming>) -> Result<Answer, Refused> {
     let presented = token(request.headers(), &Query::default());
     let body: Refresh = body(request).await?;
@@ -205,9 +268,8 @@ async fn refresh(shared: &Shared, request: Request<Incoming>) -> Result<Answer, 
     let token = named.or(presented).ok_or(AuthError::Missing)?;
     let now = wall();
     let claims = shared.auth.verify(token.reveal(), now)?;
-    let grant =
-        Grant { account: claims.account, permissions: claims.permissions, meeting: claims.meeting, name: claims.name };
-    let issued = shared.auth.issue(&grant, now);
+    let Claims { account, permissions, meeting, name, .. } = claims.clone();
+    let issued = shared.auth.narrow(&claims, &Grant { account, permissions, meeting, name }, None, now)?;
     Ok(answer::json(StatusCode::OK, &json!({ "accessToken": issued.access_token, "expiresIn": issued.expires_in })))
 }
 

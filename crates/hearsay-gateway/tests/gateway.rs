@@ -142,6 +142,92 @@ async fn c05_credentials_become_a_token_with_an_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_host_gives_guests_tokens_for_one_meeting() {
+    let house = House::open().await;
+    let ask = async |token: &str, body: &str| {
+        let head = format!("POST /oauth2/token:generate HTTP/1.1\r\nauthorization: Bearer {token}");
+        let answer = house.http(&head, body).await;
+        let body = answer.split("\r\n\r\n").nth(1).unwrap();
+        (answer[9..12].to_owned(), serde_json::from_str::<Value>(body).unwrap())
+    };
+    let enter = async |path: &str, token: &Value| {
+        let url = house.url(&format!("{path}?access_token={}", token.as_str().unwrap()));
+        house.handshake(&url, &[]).await.map(|(client, _)| client).map_err(|error| refused(error).0)
+    };
+    let host = house.token();
+    let invited =
+        r#"{"type":"meeting","meeting":"m","permissions":["listen","publish"],"name":"Guest","expiresIn":600}"#;
+    let (status, guest) = ask(&host, invited).await;
+    assert_eq!((status.as_str(), guest["expiresIn"].as_u64()), ("200", Some(600)), "{guest}");
+    let guest = &guest["accessToken"];
+    let mut client = enter("/v1/streaming/m", guest).await.unwrap();
+    client.start(r#"{"type":"start_request"}"#).await;
+    client.audio(100).await;
+    client.text(r#"{"type":"finalize","id":"x"}"#).await;
+    let said = client.until("message_response").await;
+    assert_eq!(said["messages"][0]["from"]["name"], "Guest", "{said}");
+    assert_eq!(enter("/v1/streaming/n", guest).await.err(), Some(403));
+    assert!(enter("/v1/subscribe/m", guest).await.is_ok());
+    let (_, listener) = ask(&host, r#"{"type":"meeting","meeting":"m","permissions":["listen"]}"#).await;
+    assert_eq!(enter("/v1/streaming/m", &listener["accessToken"]).await.err(), Some(403));
+    // A guest invites guests, to the same meeting and for no longer, and renews nothing.
+    let guest = guest.as_str().unwrap();
+    assert_eq!(ask(guest, r#"{"type":"meeting","meeting":"n"}"#).await.0, "403");
+    let (_, friend) = ask(guest, r#"{"type":"meeting","meeting":"m","expiresIn":86400}"#).await;
+    assert!((1..=600).contains(&friend["expiresIn"].as_u64().unwrap()), "{friend}");
+    let head = format!("POST /oauth2/token:refresh HTTP/1.1\r\nauthorization: Bearer {guest}");
+    let renewed = house.http(&head, "{}").await;
+    let renewed: Value = serde_json::from_str(renewed.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    assert!((1..=600).contains(&renewed["expiresIn"].as_u64().unwrap()), "{renewed}");
+    for (token, body, status, named) in [
+        (&*host, r#"{"type":"meeting"}"#, "400", "meeting"),
+        (&*host, r#"{"type":"meeting","meeting":""}"#, "400", "meeting"),
+        (&*host, r#"{"type":"meeting","meeting":"m","permissions":["fly"]}"#, "400", "permissions"),
+        (&*host, r#"{"type":"meeting","meeting":"m","permissions":[]}"#, "400", "permissions"),
+        (&*host, r#"{"type":"meeting","meeting":"m","permissions":["admin"]}"#, "403", "admin"),
+        (&*host, r#"{"type":"meeting","meeting":"m","permissions":["conversations"]}"#, "403", "conversations"),
+        (&*host, r#"{"type":"meeting","meeting":"m","expiresIn":1}"#, "400", "expiresIn"),
+        (&*host, r#"{"type":"meeting","meeting":"m","expiresIn":"soon"}"#, "400", "body"),
+        (&*host, &format!(r#"{{"type":"meeting","meeting":"m","name":"{}"}}"#, "x".repeat(65)), "400", "name"),
+        (&*host, r#"{"type":"session","meeting":"m"}"#, "400", "type"),
+        ("nonsense", r#"{"type":"meeting","meeting":"m"}"#, "401", "Token"),
+    ] {
+        let (got, answer) = ask(token, body).await;
+        assert_eq!(got, status, "{body}");
+        assert!(answer["message"].as_str().unwrap().contains(named), "{body}: {answer}");
+    }
+    let revoked = house.http(&format!("DELETE /oauth2/token:revoke HTTP/1.1\r\nx-api-key: {host}"), "").await;
+    assert!(revoked.starts_with("HTTP/1.1 501") && revoked.contains("expiresIn"), "{revoked}");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_speaker_whose_token_expires_renews_it_or_is_closed() {
+    let config = hearsay_gateway::Config { token_grace: HumanDuration::from_secs(1), ..config() };
+    let house = House::with(config, Limits::default()).await;
+    let enter = async |token: &str| {
+        let url = house.url(&format!("/v1/streaming/m?access_token={token}"));
+        house.handshake(&url, &[]).await.unwrap().0
+    };
+    let mut lapsed = enter(&house.short_token(3)).await;
+    let mut renewed = enter(&house.short_token(3)).await;
+    lapsed.start(START).await;
+    renewed.start(START).await;
+    let error = renewed.until("error").await;
+    assert_eq!(error["message"]["code"], "token_expired", "{error}");
+    for (token, answer) in [("nonsense", "error forbidden"), (&*house.foreign_token(), "error forbidden")] {
+        renewed.text(&format!(r#"{{"type":"token","access_token":"{token}"}}"#)).await;
+        assert_eq!(renewed.short().await, answer);
+    }
+    renewed.text(&format!(r#"{{"type":"token","access_token":"{}"}}"#, house.token())).await;
+    assert_eq!(lapsed.rest().await, ["error token_expired", "closed 1008"]);
+    renewed.audio(700).await;
+    renewed.text(STOP).await;
+    assert!(renewed.rest().await.contains(&"message Heard 700 bytes.".to_owned()));
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn c06_preflights_pass_from_any_origin() {
     let house = House::open().await;
     for path in ["/oauth2/token:generate", "/v1/conversations/x/messages"] {
