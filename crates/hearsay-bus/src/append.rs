@@ -33,7 +33,6 @@ pub struct Appender {
     publisher: Publisher,
     /// The publisher's clock: only differences matter to it.
     began: Instant,
-    seen: Seen,
     /// How far the input reaches that was handed over.
     through: u64,
 }
@@ -48,8 +47,7 @@ impl Appender {
         after_branch: AfterBranch,
     ) -> Self {
         let publisher = Publisher::new(id.clone(), claim, after_branch, Backlog { batches: WAITING });
-        let (seen, through) = (claim.top, claim.watermark);
-        Self { bus, key, id, reclaims, publisher, began: Instant::now(), seen, through }
+        Self { bus, key, id, reclaims, publisher, began: Instant::now(), through: claim.watermark }
     }
 
     /// Claims the place and appends from it.
@@ -73,7 +71,7 @@ impl Appender {
 
     /// The newest entry this publisher knows of.
     pub fn seen(&self) -> Seen {
-        self.seen
+        self.publisher.seen()
     }
 
     /// Appends a stretch, and before it whatever waits or was lost of the last minute's. After [`Error::Unavailable`], or
@@ -105,6 +103,8 @@ impl Appender {
     /// # Errors
     /// As [`Appender::append`].
     pub async fn check(&mut self, patience: Duration) -> Result<(), Error> {
+        // Nobody else may have seen what was lost.
+        patiently(patience, || self.bus.read(&self.key, self.publisher.seen(), 1)).await?;
         match patiently(patience, || self.bus.keep(&self.key, &self.id, self.publisher.generation())).await {
             Err(Error::Refused(Refusal::Reclaim)) => {
                 self.publisher.branched();
@@ -138,7 +138,6 @@ impl Appender {
                     }
                     let (now, jitter) = (self.now(), rand::random());
                     if let Some((stretch, published)) = self.publisher.answered(answer, now, jitter) {
-                        self.seen = published.top;
                         if Some(stretch.through) == through {
                             return Ok(Some(published));
                         }
@@ -245,7 +244,6 @@ mod tests {
         let replica = bus.replica(&key).unwrap();
         appender.append(stretch(6), PATIENCE).await.unwrap();
         bus.fail_over(replica);
-        bus.read(&key, appender.seen(), 1).await.unwrap();
         appender.check(PATIENCE).await.unwrap();
         assert_eq!(on_the_log(&bus, &key).await, [0, 1, 2, 3, 4, 5, 6]);
     }

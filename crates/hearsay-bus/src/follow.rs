@@ -6,11 +6,11 @@
 
 use std::collections::VecDeque;
 
-use hearsay_protocol::{Epoch, EventId, Position, wire};
+use hearsay_protocol::{Epoch, EventId, Offset, Position, wire};
 
 use crate::{Delivery, Entry, Page, Read, Seen, Tail};
 
-/// Ids remembered to tell entries that were appended again after a branch.
+/// Entries remembered: to tell those that were appended again after a branch, and to find where history branched.
 const REMEMBERED: usize = 512;
 
 /// What to do next.
@@ -30,14 +30,30 @@ pub struct Follower {
     behind: bool,
     /// The newest entry announced while a read was owed.
     heard: Option<Position>,
-    shown: VecDeque<EventId>,
+    shown: VecDeque<Remembered>,
     branched: bool,
+    /// While it is asked where history branched.
+    probing: Option<Probing>,
+}
+
+struct Remembered {
+    offset: Offset,
+    check: u64,
+    id: EventId,
+}
+
+/// The log knows only of differences it is shown: where ours is not the log's, an earlier entry is tried.
+struct Probing {
+    /// Where the run was before.
+    from: Option<Position>,
+    /// How far back the next try goes.
+    back: u64,
 }
 
 impl Follower {
     /// Begins after `at`, with a read owed.
     pub fn new(at: Seen) -> Self {
-        Self { at, behind: true, heard: None, shown: VecDeque::new(), branched: false }
+        Self { at, behind: true, heard: None, shown: VecDeque::new(), branched: false, probing: None }
     }
 
     /// The newest entry of the run.
@@ -106,8 +122,9 @@ impl Follower {
     /// The answer to the read that was owed. More is owed while [`Follower::is_behind`].
     pub fn read(&mut self, read: Read, steps: &mut Vec<Step>) {
         match read {
+            Read::Gap { reason: crate::GapReason::Branch, resume } if self.differs(&resume) => self.probe(resume),
             Read::Gap { reason, resume } => {
-                let from = self.at.position();
+                let from = self.probing.take().map_or(self.at.position(), |probing| probing.from);
                 let to = resume.position().or(from);
                 self.note_epoch(resume.epoch, steps);
                 if let Some(to) = to
@@ -120,6 +137,11 @@ impl Follower {
             Read::Page(Page { epoch, entries, top }) => {
                 self.note_epoch(Some(epoch), steps);
                 self.at.epoch = Some(epoch);
+                if let Some(Probing { from, .. }) = self.probing.take()
+                    && let Some(to) = self.at.position()
+                {
+                    steps.push(Step::Gap { from, to, reason: wire::Gap::Branch });
+                }
                 let nothing = entries.is_empty();
                 for entry in entries {
                     if entry.offset == self.at.offset.next() {
@@ -138,6 +160,24 @@ impl Follower {
         }
     }
 
+    /// The log goes on behind another entry than the one that was shown there.
+    fn differs(&self, resume: &Seen) -> bool {
+        let shown = self.shown.iter().rfind(|shown| shown.offset == resume.offset);
+        shown.is_some_and(|shown| resume.check != Some(shown.check))
+    }
+
+    /// Asks about an entry that was shown earlier; where none is remembered, everything is shown again.
+    fn probe(&mut self, resume: Seen) {
+        let probing = self.probing.get_or_insert(Probing { from: self.at.position(), back: 1 });
+        let offset = Offset(resume.offset.0.saturating_sub(probing.back));
+        probing.back *= 2;
+        let found = self.shown.iter().rfind(|shown| shown.offset == offset);
+        let check = found.map(|shown| shown.check);
+        let offset = if found.is_some() { offset } else { Offset::START };
+        self.at = Seen { epoch: self.at.epoch, offset, check };
+        self.behind = true;
+    }
+
     fn note_epoch(&mut self, epoch: Option<Epoch>, steps: &mut Vec<Step>) {
         if let Some(epoch) = epoch
             && self.at.epoch != Some(epoch)
@@ -149,11 +189,11 @@ impl Follower {
 
     fn take(&mut self, entry: Entry, steps: &mut Vec<Step>) {
         self.at = Seen { epoch: self.at.epoch, offset: entry.offset, check: Some(entry.check) };
-        let again = self.branched && self.shown.contains(&entry.id);
+        let again = self.branched && self.shown.iter().any(|shown| shown.id == entry.id);
         if self.shown.len() == REMEMBERED {
             self.shown.pop_front();
         }
-        self.shown.push_back(entry.id);
+        self.shown.push_back(Remembered { offset: entry.offset, check: entry.check, id: entry.id });
         steps.push(Step::Entry { entry, again });
     }
 }
@@ -161,7 +201,6 @@ impl Follower {
 /// A position nothing of which is on the log is of another conversation: each begins with an epoch of its own.
 pub fn gap_reason(reason: crate::GapReason, resume: &Seen) -> wire::Gap {
     use crate::GapReason;
-    use hearsay_protocol::Offset;
     match reason {
         GapReason::Branch | GapReason::Lost if resume.offset == Offset::START => wire::Gap::Conversation,
         GapReason::Branch => wire::Gap::Branch,
@@ -175,7 +214,7 @@ mod tests {
     use std::sync::Arc;
 
     use crate::{Body, GapReason};
-    use hearsay_protocol::{Offset, PublisherId, Timestamp};
+    use hearsay_protocol::{PublisherId, Timestamp};
     use proptest::prelude::*;
     use uuid::Uuid;
 

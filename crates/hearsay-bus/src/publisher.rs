@@ -118,6 +118,17 @@ impl Publisher {
         self.in_flight = false;
     }
 
+    /// The newest entry this publisher knows of: who shows it to the log finds out whether history was lost.
+    pub fn seen(&self) -> Seen {
+        self.seen
+    }
+
+    /// Where the oldest stretch begins that the log has not accepted: above the watermark after a claim, something was lost
+    /// that is not kept any more.
+    pub fn waits_from(&self) -> Option<u64> {
+        self.waiting.front().map(|stretch| stretch.from)
+    }
+
     /// How far the newest stretch reaches that the log has not accepted.
     pub fn waits_through(&self) -> Option<u64> {
         self.waiting.back().map(|stretch| stretch.through)
@@ -194,13 +205,14 @@ impl Publisher {
                 self.seen = claim.top;
                 match self.after_branch {
                     AfterBranch::Reappend => {
-                        while let Some((_, stretch)) = self.kept.pop_back() {
+                        // What the log still has is kept on: another failover may lose it yet.
+                        while let Some((at, stretch)) = self.kept.pop_back() {
                             if stretch.through <= claim.watermark {
+                                self.kept.push_back((at, stretch));
                                 break;
                             }
                             self.waiting.push_front(stretch);
                         }
-                        self.kept.clear();
                     }
                     AfterBranch::Forget => {
                         self.kept.clear();
