@@ -137,10 +137,10 @@ impl Appender {
                         last.clone_from(why);
                     }
                     let (now, jitter) = (self.now(), rand::random());
-                    if let Some((stretch, published)) = self.publisher.answered(answer, now, jitter) {
-                        if Some(stretch.through) == through {
-                            return Ok(Some(published));
-                        }
+                    if let Some((stretch, published)) = self.publisher.answered(answer, now, jitter)
+                        && Some(stretch.through) == through
+                    {
+                        return Ok(Some(published));
                     }
                 }
                 Step::Claim if self.reclaims == Reclaims::Elsewhere => return Err(Refusal::Reclaim.into()),
