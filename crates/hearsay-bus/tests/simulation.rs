@@ -25,25 +25,25 @@ use hearsay_protocol::{
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use uuid::Uuid;
 
-/// A repair, fence or check that is left out, to see that the checker misses it.
+/// What is left out of the log or its users, to see that the checker misses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mutant {
     /// The end of a quiet conversation is not compared.
-    NoTail,
+    Tail,
     /// Holes in the announcements are skipped.
-    NoRepair,
+    Repair,
     /// A superseded publisher may go on.
-    NoFence,
+    Fence,
     /// A repeated call is a new one.
-    NoIdempotence,
+    Idempotence,
     /// Nobody says what it has seen, so lost history is not noticed.
-    NoSeen,
+    Check,
     /// What a failover lost is not appended again.
-    NoReappend,
+    Reappend,
 }
 
 const MUTANTS: [Mutant; 6] =
-    [Mutant::NoTail, Mutant::NoRepair, Mutant::NoFence, Mutant::NoIdempotence, Mutant::NoSeen, Mutant::NoReappend];
+    [Mutant::Tail, Mutant::Repair, Mutant::Fence, Mutant::Idempotence, Mutant::Check, Mutant::Reappend];
 
 const GATEWAY: GatewayId = GatewayId(Uuid::from_u128(0xA));
 
@@ -240,7 +240,7 @@ impl World {
     }
 
     fn publisher(&self, stream: StreamId, claim: &Claim) -> Publisher {
-        let after = if self.mutant == Some(Mutant::NoReappend) { AfterBranch::Forget } else { AfterBranch::Reappend };
+        let after = if self.mutant == Some(Mutant::Reappend) { AfterBranch::Forget } else { AfterBranch::Reappend };
         Publisher::new(PublisherId::Stream(stream), claim, after, Backlog { batches: 8 })
     }
 
@@ -253,12 +253,12 @@ impl World {
         if self.chance(0.1) {
             return Err(Error::Unavailable("the call was lost".to_owned()));
         }
-        if self.mutant == Some(Mutant::NoSeen) {
+        if self.mutant == Some(Mutant::Check) {
             batch.seen = Seen::NOTHING;
         }
         let forged = match self.mutant {
-            Some(Mutant::NoFence) => zombie,
-            Some(Mutant::NoIdempotence) => true,
+            Some(Mutant::Fence) => zombie,
+            Some(Mutant::Idempotence) => true,
             _ => false,
         };
         if forged {
@@ -313,7 +313,7 @@ impl World {
                 // A speaker who is silent asks now and then whether the log still knows what was said.
                 let publisher = &self.speakers[index].publisher;
                 let (id, generation) = (PublisherId::Stream(stream), publisher.generation());
-                if self.mutant != Some(Mutant::NoSeen) {
+                if self.mutant != Some(Mutant::Check) {
                     now(self.bus.read(&self.key, publisher.seen(), 1)).expect("readable");
                 }
                 match now(self.bus.keep(&self.key, &id, generation)) {
@@ -396,11 +396,11 @@ impl World {
                 self.gateways[index].follower.read(answer, &mut steps);
             } else if self.gateways[index].follower.is_behind() {
                 let mut at = self.gateways[index].follower.at();
-                if self.mutant == Some(Mutant::NoSeen) {
+                if self.mutant == Some(Mutant::Check) {
                     at.check = None;
                 }
                 let mut read = now(self.bus.read(&self.key, at, self.random.random_range(1..5))).expect("readable");
-                if self.mutant == Some(Mutant::NoRepair)
+                if self.mutant == Some(Mutant::Repair)
                     && let Read::Page(Page { entries, top, .. }) = &mut read
                 {
                     // As if it went on with what comes next.
@@ -420,7 +420,7 @@ impl World {
 
     /// The newest entry, every two seconds.
     fn tails(&mut self) {
-        if self.mutant == Some(Mutant::NoTail) {
+        if self.mutant == Some(Mutant::Tail) {
             return;
         }
         let lease = Lease { key: self.key.clone(), listeners: 1 };
