@@ -73,8 +73,6 @@ pub(crate) enum Input {
     Message(Result<ClientMessage, ClientError>),
     /// A WebSocket ping, with what its answer repeats.
     Ping(Bytes),
-    /// A WebSocket pong, asked for or not.
-    Pong,
     Audio(Bytes),
     Started(Result<Started, StartFailure>),
     /// `complete`: everything that was said is on the log, or nobody is left to read it there.
@@ -449,9 +447,6 @@ impl Session {
                     effects.push_back(Effect::Pong(payload));
                 }
             }
-            Input::Pong => {
-                self.admitted(now, effects);
-            }
             Input::Audio(chunk) => self.audio(chunk, now, effects),
             Input::Started(answer) => self.started(answer, now, effects),
             Input::Finished { complete } => self.finished(complete, now, effects),
@@ -635,7 +630,6 @@ impl Session {
             return;
         };
         if chunk.is_empty() {
-            self.admitted(now, effects);
             return;
         }
         if !live.start.extension.recorded && !live.pace.admit(chunk.len(), now) {

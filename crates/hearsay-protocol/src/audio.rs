@@ -54,11 +54,6 @@ impl Encoding {
 pub struct SampleRate(u32);
 
 impl SampleRate {
-    /// The nearest to `hz` that is heard in any encoding: 8 to 48 kHz.
-    pub fn nearest(hz: u32) -> Self {
-        Self(hz.clamp(8_000, 48_000))
-    }
-
     pub fn get(self) -> u32 {
         self.0
     }

@@ -9,7 +9,6 @@ mod config;
 mod dev;
 mod load;
 mod models;
-mod tls;
 mod token_file;
 mod transcribe;
 
