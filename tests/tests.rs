@@ -4,4 +4,5 @@
 
 mod meeting;
 mod protocol;
+mod resume;
 mod speech;
