@@ -73,6 +73,8 @@ pub(crate) enum Input {
     Message(Result<ClientMessage, ClientError>),
     /// A WebSocket ping, with what its answer repeats.
     Ping(Bytes),
+    /// A WebSocket pong, asked for or not.
+    Pong,
     Audio(Bytes),
     Started(Result<Started, StartFailure>),
     /// `complete`: everything that was said is on the log, or nobody is left to read it there.
@@ -447,6 +449,9 @@ impl Session {
                     effects.push_back(Effect::Pong(payload));
                 }
             }
+            Input::Pong => {
+                self.admitted(now, effects);
+            }
             Input::Audio(chunk) => self.audio(chunk, now, effects),
             Input::Started(answer) => self.started(answer, now, effects),
             Input::Finished { complete } => self.finished(complete, now, effects),
@@ -630,6 +635,7 @@ impl Session {
             return;
         };
         if chunk.is_empty() {
+            self.admitted(now, effects);
             return;
         }
         if !live.start.extension.recorded && !live.pace.admit(chunk.len(), now) {
@@ -874,10 +880,14 @@ fn welcome(started: &Started, asked: &Extension, effects: &mut VecDeque<Effect>)
     }
 }
 
-/// The recognizer says what it does not hear, and begins with the field's name.
+/// The recognizer says what it does not hear, and begins with the field's name, or with `audio` when that is not what was
+/// announced.
 fn unsupported(what: String) -> ClientError {
-    let code =
-        if what.starts_with("language") { ErrorCode::UnsupportedLanguage } else { ErrorCode::UnsupportedEncoding };
+    let code = match what.split(' ').next() {
+        Some("language") => ErrorCode::UnsupportedLanguage,
+        Some("audio") => ErrorCode::InvalidRequest,
+        _ => ErrorCode::UnsupportedEncoding,
+    };
     ClientError::new(code, what)
 }
 
@@ -944,8 +954,14 @@ impl Pace {
 }
 
 fn bytes_per_second(config: &SpeakerConfig) -> f64 {
-    let sample_bytes = if config.format.encoding == Encoding::Mulaw { 1.0 } else { 2.0 };
-    f64::from(config.format.rate.get()) * sample_bytes
+    let rate = f64::from(config.format.rate.get());
+    match config.format.encoding {
+        Encoding::Linear16 => 2.0 * rate,
+        Encoding::Mulaw => rate,
+        // The most there can be, whatever was announced: two channels of 24 bits at 48 kHz, and 510 kbit/s.
+        Encoding::Flac => 288_000.0,
+        Encoding::Opus => 64_000.0,
+    }
 }
 
 /// A token bucket. Starts full.

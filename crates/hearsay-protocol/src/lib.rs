@@ -11,7 +11,7 @@ pub mod position;
 pub mod time;
 pub mod wire;
 
-pub use audio::{AudioFormat, ChunkNumber, Encoding, Restart, SampleRate};
+pub use audio::{AudioFormat, ChunkNumber, Encoding, Meter, Restart, SampleRate};
 pub use close::CloseCode;
 pub use event::Event;
 pub use ids::{

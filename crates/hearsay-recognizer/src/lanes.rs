@@ -20,7 +20,7 @@ use std::{
 use bytes::Bytes;
 use hearsay_protocol::{ChunkNumber, StreamTime};
 use hearsay_speech::{
-    codec,
+    codec::Fault,
     engine::Kind,
     lane::{Commit, Decode, DecodeId, Effect, Lane, LaneError, Marker, Outcome, Partial, Progress, Signal},
 };
@@ -66,6 +66,8 @@ pub(crate) enum Said {
     Finalized(String),
     Signal(Signal),
     Over,
+    /// What follows is not audio of the stream's format. Everything before it was said.
+    Broken(Fault),
 }
 
 /// Why a lane says no more.
@@ -365,16 +367,12 @@ impl Tenant {
             && let Ok(input) = self.inputs.try_recv()
         {
             match input {
-                Input::Chunk { number, data } => {
-                    let format = self.lane.format();
-                    let per_second = codec::width(format).unwrap_or(1) * u64::from(format.rate.get());
-                    metrics::heard(Duration::from_micros(data.len() as u64 * 1_000_000 / per_second));
-                    self.lane.chunk(number, data)?;
-                }
+                Input::Chunk { number, data } => metrics::heard(self.lane.chunk(number, data)?),
                 Input::Marker { chunk, marker } => self.lane.marker(chunk, marker)?,
             }
         }
         let progress = self.lane.advance(TURN)?;
+        metrics::lost(self.lane.take_lost());
         Ok(progress == Progress::More || (progress == Progress::Idle && !self.inputs.is_empty()))
     }
 
@@ -408,6 +406,7 @@ impl Tenant {
             Effect::Finalized(marker) => self.say(Said::Finalized(marker)),
             Effect::Signal(signal) => self.say(Said::Signal(signal)),
             Effect::Over => self.say(Said::Over),
+            Effect::Broken(fault) => self.say(Said::Broken(fault)),
         }
     }
 

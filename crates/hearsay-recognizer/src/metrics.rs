@@ -10,6 +10,7 @@ const RATED: &str = "hearsay_recognizer_streams_rated";
 const REFUSED: &str = "hearsay_recognizer_refused_total";
 const ENDED: &str = "hearsay_recognizer_streams_ended_total";
 const HEARD: &str = "hearsay_recognizer_audio_milliseconds_total";
+const LOST: &str = "hearsay_recognizer_audio_lost_milliseconds_total";
 const QUEUED: &str = "hearsay_recognizer_queue_depth";
 const WAITED: &str = "hearsay_recognizer_queue_wait_seconds";
 const DECODED: &str = "hearsay_recognizer_decode_seconds";
@@ -36,6 +37,7 @@ pub(crate) fn describe() {
     describe_counter!(REFUSED, "Streams refused, by why: full, overloaded, draining, unsupported, malformed.");
     describe_counter!(ENDED, "Stays ended, by how: complete, gone, moved, fenced, refused, unsupported, failed.");
     describe_counter!(HEARD, "Milliseconds of audio taken from uplinks.");
+    describe_counter!(LOST, "Milliseconds of audio that packets were missing or damaged for: heard as silence.");
     describe_gauge!(QUEUED, "Decodes that wait for an engine thread, by kind: final, partial.");
     describe_histogram!(WAITED, "Seconds a decode waited for an engine thread, by kind.");
     describe_histogram!(DECODED, "Seconds an engine thread took for a decode, by kind: final, partial.");
@@ -75,6 +77,12 @@ pub(crate) fn ended(how: &'static str) {
 
 pub(crate) fn heard(audio: Duration) {
     counter!(HEARD).increment(audio.as_millis() as u64);
+}
+
+pub(crate) fn lost(audio: Duration) {
+    if !audio.is_zero() {
+        counter!(LOST).increment(audio.as_millis() as u64);
+    }
 }
 
 pub(crate) fn queued(kind: DecodeKind, depth: usize) {

@@ -124,7 +124,8 @@ impl Service {
         };
         let lane =
             Lane::new(&self.config.segment.settings(), start, self.vad.voice()).map_err(|error| match error {
-                LaneError::Unsupported(error) => refuse("unsupported", Status::unimplemented(error.to_string())),
+                // Another recognizer may be of the version that wrote them.
+                LaneError::Headers(error) => refuse("malformed", Status::unavailable(error.to_string())),
                 error => refuse("failed", Status::internal(error.to_string())),
             })?;
         let lane = lanes::open(slot, lane, open.recorded, &self.mailboxes);
@@ -304,6 +305,8 @@ impl Stay {
                         self.respond(Response::Ended { position }).await?;
                         return Ok(Ended::Complete);
                     }
+                    // Elsewhere it would be no other: the client is told.
+                    Said::Broken(fault) => return Err(Status::invalid_argument(fault.to_string())),
                 }
             }
             if announcing.is_none() {
@@ -375,11 +378,10 @@ impl Stay {
         self.status = output;
         failed.map_or(Ok(()), |error| {
             Err(match error {
-                Failure::Lane(LaneError::Unsupported(error)) => Status::unimplemented(error.to_string()),
                 Failure::Lane(error @ (LaneError::OutOfOrder { .. } | LaneError::AfterEnd)) => {
                     Status::invalid_argument(error.to_string())
                 }
-                Failure::Lane(error @ (LaneError::Vad(_) | LaneError::Resample(_))) => {
+                Failure::Lane(error @ (LaneError::Vad(_) | LaneError::Resample(_) | LaneError::Headers(_))) => {
                     tracing::error!(stream = %self.stream, %error, "a lane failed");
                     Status::internal(error.to_string())
                 }

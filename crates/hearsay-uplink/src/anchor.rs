@@ -58,6 +58,16 @@ impl Anchor {
         None
     }
 
+    /// A chunk arrived of which nobody here can tell how long it lasts: only the first one can be late.
+    pub(crate) fn unmeasured(&mut self, since_origin: Duration) -> Option<StreamTime> {
+        if self.heard_any {
+            self.clock = self.clock.max(StreamTime::ZERO + since_origin);
+            self.late_since = None;
+            return None;
+        }
+        self.chunk(since_origin, Duration::ZERO)
+    }
+
     /// Reading the socket had been stopped: the lags seen say nothing about the client.
     pub(crate) fn paused(&mut self) {
         self.late_since = None;
@@ -128,6 +138,19 @@ mod tests {
         let mut anchor = Anchor::default();
         assert_eq!(anchor.chunk(at(3_100), CHUNK), Some(StreamTime(3_000_000)));
         assert_eq!(anchor.chunk(at(3_200), CHUNK), None);
+    }
+
+    #[test]
+    fn chunks_of_unknown_length_jump_only_at_first() {
+        let mut anchor = Anchor::default();
+        assert_eq!(anchor.unmeasured(at(3_000)), Some(StreamTime(3_000_000)));
+        for n in 0..100 {
+            assert_eq!(anchor.unmeasured(at(4_000 + n * 1_000)), None);
+        }
+        // What can be measured goes on from there.
+        for n in 0..40 {
+            assert_eq!(anchor.chunk(at(103_100 + n * 100), CHUNK), None);
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::{
 };
 
 use hearsay_bus::{Bus, Claim, Error, Refusal};
-use hearsay_protocol::{AudioFormat, ChunkNumber, PublisherId, Restart, StreamTime, Timestamp};
+use hearsay_protocol::{AudioFormat, ChunkNumber, Meter, PublisherId, Restart, StreamTime, Timestamp};
 use hearsay_rpc::{
     Ack, Marker, MarkerKind, Open, Request, Response,
     v1::{self, recognizer_client::RecognizerClient},
@@ -82,6 +82,9 @@ pub(crate) struct Driver {
     ring: Ring,
     share: Share,
     anchor: Anchor,
+    /// Of the newest chunk.
+    format: AudioFormat,
+    meter: Meter,
     /// Zero of the stream's clock as this machine knows it: the claim, less what the log says had passed by then.
     origin_at: Origin,
     commands: mpsc::Receiver<Command>,
@@ -199,6 +202,8 @@ impl Driver {
             ring: Ring::going_on(limits, format, first),
             share: budget.share(),
             anchor,
+            format,
+            meter: if first.0 == 0 { Meter::new(format) } else { Meter::in_the_middle(format) },
             origin_at,
             commands: commands_rx,
             ending: ending_rx,
@@ -343,10 +348,13 @@ impl Driver {
                     if waited {
                         self.anchor.paused();
                     }
-                    let length = self.ring.duration(data.len());
                     let Origin { at, gone } = self.origin_at;
                     let since_origin = gone + arrived.saturating_duration_since(at);
-                    if let Some(to) = self.anchor.chunk(since_origin, length) {
+                    let to = match self.meter.chunk(&data) {
+                        Some(length) => self.anchor.chunk(since_origin, length),
+                        None => self.anchor.unmeasured(since_origin),
+                    };
+                    if let Some(to) = to {
                         metrics::reanchored();
                         self.ring.mark(MarkerKind::Reanchor(to));
                     }
@@ -355,6 +363,12 @@ impl Driver {
                 self.share.set(self.ring.bytes());
             }
             Some(Command::Mark(marker)) => {
+                if let MarkerKind::Config(config) = &marker
+                    && config.format != self.format
+                {
+                    self.format = config.format;
+                    self.meter = Meter::new(config.format);
+                }
                 let finalize = if let MarkerKind::Finalize(id) = &marker { Some(id.clone()) } else { None };
                 if !self.ring.mark(marker)
                     && let Some(id) = finalize

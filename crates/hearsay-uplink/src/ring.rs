@@ -229,14 +229,17 @@ impl Ring {
         true
     }
 
-    /// How long this many bytes last: exact for PCM, by a typical bit rate for compressed audio, whose bounds are in
-    /// bytes anyway.
-    pub fn duration(&self, bytes: usize) -> Duration {
+    /// How long this many bytes last: exact for samples; at least, for compressed audio, whatever its bit rate. Too long would
+    /// stop a stream whose utterance does not end yet.
+    fn duration(&self, bytes: usize) -> Duration {
         let rate = u64::from(self.format.rate.get());
         let per_second = match self.format.encoding {
             Encoding::Linear16 => 2 * rate,
-            Encoding::Mulaw | Encoding::Flac => rate,
-            Encoding::Opus => 6_000,
+            Encoding::Mulaw => rate,
+            // Two channels of 16 bits, or three of an announced rate that is too low.
+            Encoding::Flac => 4 * rate.max(16_000),
+            // Browsers record 128 kbit/s at most.
+            Encoding::Opus => 24_000,
         };
         Duration::from_micros(bytes as u64 * 1_000_000 / per_second)
     }

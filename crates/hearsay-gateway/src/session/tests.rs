@@ -156,6 +156,7 @@ impl Pair {
                 "fenced" => UplinkError::Fenced,
                 "ended" => UplinkError::Refused(Refusal::Ended),
                 "unsupported" => UplinkError::Unsupported("encoding FLAC".to_owned()),
+                "misnamed" => UplinkError::Unsupported("audio is not FLAC: a WAV file came".to_owned()),
                 _ => UplinkError::Broken(String::new()),
             }))),
             other => panic!("{other}"),
@@ -372,6 +373,7 @@ fn a_broken_stream_is_told_apart() {
     check("start; failed fenced", "START error:fenced finish:lost close:1008");
     check("start; failed ended", "START finish:stopped:0 completed stopped");
     check("start; failed unsupported; start", "START error:unsupported_encoding finish:lost START");
+    check("start; failed misnamed; start", "START error:invalid_request finish:lost START");
     check("start; failed", "START error:internal finish:lost close:1011");
 }
 
