@@ -171,7 +171,7 @@ impl House {
     fn listen(&self, name: &str) -> TcpStream {
         let client = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         let (socket, _) = self.listener.accept().unwrap();
-        let session = self.sessions.fetch_add(1, Ordering::Relaxed) as u64;
+        let session = self.sessions.fetch_add(1, Ordering::Relaxed) as u32;
         // The hub starts tasks on its cores: any runtime's context will do.
         let _inside = self._runtime.enter();
         self.hub.listen(Listen {
@@ -184,6 +184,7 @@ impl House {
             leftover: Bytes::new(),
             core: 0,
             session,
+            good_for: None,
             permit: Box::new(()),
         });
         client

@@ -1,6 +1,9 @@
 //! How much of everything, and what it is for. The only place with defaults.
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::{
+    num::{NonZeroU16, NonZeroUsize},
+    time::Duration,
+};
 
 use hearsay_runtime::{HumanBytes, HumanDuration};
 use serde::{Deserialize, Serialize};
@@ -19,8 +22,11 @@ pub struct FanoutConfig {
     pub outbox_reserved: HumanBytes,
     /// Longest text a listener may send.
     pub listener_message: HumanBytes,
+    /// Messages, pings among them, that a listener may send in `ping_every`.
+    pub listener_messages: NonZeroU16,
     /// A listener that was silent this long is asked for a sign of life; one that gives none within the same time again
-    /// is dead. Also the longest a blocked listener may take nothing at all.
+    /// is dead. Also the longest a blocked listener may take nothing at all, and how long a listener whose token has expired
+    /// may take to send a new one.
     pub ping_every: HumanDuration,
     /// How long a closed listener's last words may take to leave.
     pub close_linger: HumanDuration,
@@ -50,6 +56,7 @@ impl Default for FanoutConfig {
             outbox: HumanBytes::new(outbox.bytes as u64),
             outbox_reserved: HumanBytes::new(outbox.reserved as u64),
             listener_message: HumanBytes::new(frame::Limits::default().message as u64),
+            listener_messages: NonZeroU16::new(256).unwrap_or(NonZeroU16::MIN),
             ping_every: HumanDuration::from_secs(30),
             close_linger: HumanDuration::from_secs(5),
             wait_for_meeting: HumanDuration::from_secs(30 * 60),

@@ -7,6 +7,10 @@ use bytes::Bytes;
 use hearsay_protocol::CloseCode;
 use serde::Serialize;
 
+/// Frames that one message may come in, here and on speakers' sockets: more than any client or proxy makes of one, few enough
+/// that frames without anything in them cannot go on for ever.
+pub const MAX_FRAGMENTS: u16 = 1_024;
+
 /// Most a control frame may carry.
 const MAX_CONTROL: usize = 125;
 /// Longest header of a server's frame.
@@ -107,12 +111,14 @@ pub struct Limits {
     pub message: usize,
     /// Bytes of one binary frame, which is skipped.
     pub binary: u64,
+    /// Frames that one message may come in.
+    pub fragments: u16,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         // A token is the longest text a listener has a reason to send; audio is at most 64 KiB everywhere.
-        Self { message: 16 * 1024, binary: 64 * 1024 }
+        Self { message: 16 * 1024, binary: 64 * 1024, fragments: MAX_FRAGMENTS }
     }
 }
 
@@ -138,6 +144,8 @@ pub enum Violation {
     Utf8,
     #[error("the message is larger than accepted")]
     TooLarge,
+    #[error("the message comes in more frames than accepted")]
+    TooManyFragments,
 }
 
 impl Violation {
@@ -146,6 +154,7 @@ impl Violation {
             Self::Protocol(_) => 1002,
             Self::Utf8 => 1007,
             Self::TooLarge => 1009,
+            Self::TooManyFragments => 1008,
         }
     }
 }
@@ -160,8 +169,9 @@ pub struct Parser {
 struct Held {
     /// The beginning of a frame, as it came.
     frame: Vec<u8>,
-    /// The fragments of a message so far.
+    /// The fragments of a message so far, and how many there were.
     message: Option<Message>,
+    fragments: u16,
     /// Payload that is still to come and ignored.
     skip: u64,
 }
@@ -281,6 +291,9 @@ impl Held {
                 at += skipped as usize;
             }
             let Some(head) = Head::read(&bytes[at..])? else { return Ok(Some(at)) };
+            if head.opcode == 0 && self.fragments >= limits.fragments {
+                return Err(Violation::TooManyFragments);
+            }
             if matches!(head.opcode, BINARY) || (head.opcode == 0 && matches!(self.message, Some(Message::Binary))) {
                 if head.opcode == BINARY && self.message.is_some() {
                     return Err(Violation::Protocol("a message begins inside another"));
@@ -288,6 +301,7 @@ impl Held {
                 if head.length > limits.binary {
                     return Err(Violation::TooLarge);
                 }
+                self.fragments = if head.opcode == BINARY { 1 } else { self.fragments + 1 };
                 self.message = (!head.fin).then_some(Message::Binary);
                 self.skip = head.length;
                 at += head.size;
@@ -316,11 +330,13 @@ impl Held {
                 }
                 TEXT if head.fin => heard(Incoming::Text(utf8(payload)?)),
                 TEXT => {
+                    self.fragments = 1;
                     self.message = Some(Message::Text(payload.to_vec()));
                     true
                 }
                 0 => match &mut self.message {
                     Some(Message::Text(text)) => {
+                        self.fragments += 1;
                         text.extend_from_slice(payload);
                         if head.fin {
                             let text = std::mem::take(text);
@@ -381,7 +397,7 @@ pub(crate) mod tests {
 
     /// Everything heard from `bytes` given in pieces ending at `cuts`, and what stays held.
     fn heard(bytes: &[u8], cuts: &[usize]) -> (Vec<String>, Result<usize, Violation>) {
-        let limits = Limits { message: 1_000, binary: 1_000 };
+        let limits = Limits { message: 1_000, binary: 1_000, ..Limits::default() };
         let (mut parser, mut out, mut at) = (Parser::default(), Vec::new(), 0);
         for cut in cuts.iter().copied().chain([bytes.len()]) {
             let mut piece = bytes[at..cut].to_vec();

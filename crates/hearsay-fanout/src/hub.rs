@@ -18,7 +18,7 @@ use crate::{
     feed::Feed,
     frame,
     inbox::{GroupLink, History, JoinError, Joiner, MemberId, Sink, Who},
-    listeners::{Attach, Post},
+    listeners::{Attach, Post, Renewals},
     lobby::Lobby,
     metrics,
     registry::{FeedHandle, Inner, Progress, Starts},
@@ -55,7 +55,9 @@ pub struct Listen {
     /// The core whose thread accepted it ([`Core::index`]).
     pub core: usize,
     /// Names the session in the logs.
-    pub session: u64,
+    pub session: u32,
+    /// How long it may stay, unless it sends a new token; none: for ever.
+    pub good_for: Option<Duration>,
     /// Dropped when the socket is closed: permits, gauges.
     pub permit: Box<dyn Send>,
 }
@@ -123,15 +125,24 @@ impl Hub {
         Ok(member)
     }
 
+    /// From here on listeners may renew their tokens.
+    pub fn renew_with(&self, renewals: &Arc<dyn Renewals>) {
+        for core in self.inner.cores.iter() {
+            // Given back only by a core that has ended.
+            let _ = core.try_post(Post::Renewals(Arc::clone(renewals)));
+        }
+    }
+
     /// A listener subscribes to a meeting, open or not. From here on the socket belongs to the core.
     pub fn listen(&self, listen: Listen) {
-        let Listen { meeting, view, opted: wants, since, history, socket, leftover, core, session, permit } = listen;
+        let Listen { meeting, view, opted: wants, since, history, socket, leftover, core, session, good_for, permit } =
+            listen;
         let audience = Audience { view, opted: opted(wants, since), listens: true };
         let owner = self.inner.lobby(&meeting);
         let link = Arc::new(GroupLink { id: self.inner.group(), owner });
         let joiner =
             move |row| Joiner { sink: Sink::Row(row), audience, since, history, from_start: false, reply: None };
-        let attach = Attach { socket, leftover, session, permit, link, joiner: Box::new(joiner) };
+        let attach = Attach { socket, leftover, session, good_for, permit, link, joiner: Box::new(joiner) };
         if let Err(Post::Attach(attach)) = self.inner.cores.core(core).try_post(Post::Attach(Box::new(attach))) {
             // A burst larger than the queue: refused early and honestly.
             metrics::cut("overloaded");

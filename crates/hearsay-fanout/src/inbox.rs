@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hearsay_bus::{Seen, Tail};
-use hearsay_protocol::Position;
+use hearsay_protocol::{MeetingKey, Position};
 use tokio::sync::{Notify, oneshot};
 
 use crate::{Audience, Outbox, snapshot::Picture};
@@ -119,13 +119,18 @@ struct State {
     closed: bool,
 }
 
-#[derive(Default)]
 pub(crate) struct Inbox {
+    /// Whose members write here.
+    pub(crate) meeting: MeetingKey,
     state: Mutex<State>,
     filled: Notify,
 }
 
 impl Inbox {
+    pub(crate) fn new(meeting: MeetingKey) -> Self {
+        Self { meeting, state: Mutex::default(), filled: Notify::new() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -30,6 +30,7 @@ pub use config::{FanoutConfig, InvalidConfig};
 pub use cores::{Core, CoreSet};
 pub use hub::{Hub, Join, Listen, ListenOutbox, Listening, Member};
 pub use inbox::{History, JoinError};
+pub use listeners::{Renewals, Reply as ListenerReply, reply as listener_reply};
 pub use metrics::describe as describe_metrics;
 pub use outbox::{Broken, Class, Offer, Outbox, OutboxLimits, Outgoing};
 pub use view::{Audience, Dialect, InsightTypes, Opted, Rendered, Scene, View, render, render_ephemeral};

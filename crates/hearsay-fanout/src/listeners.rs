@@ -22,8 +22,8 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use hearsay_protocol::{
-    CloseCode, Position,
-    client::{ClientMessage, ErrorCode},
+    CloseCode, MeetingKey, Position,
+    client::{ClientError, ClientMessage, ErrorCode, Secret},
     wire,
 };
 use rustix::{
@@ -107,13 +107,24 @@ pub(crate) enum Post {
         spread: Duration,
         done: oneshot::Sender<()>,
     },
+    Renewals(Arc<dyn Renewals>),
+}
+
+/// Knows tokens, which this crate does not.
+pub trait Renewals: Send + Sync + 'static {
+    /// How long a listener of this meeting may stay by this token. Never waits.
+    ///
+    /// # Errors
+    /// What the listener is told.
+    fn renew(&self, meeting: &MeetingKey, token: &Secret) -> Result<Duration, ClientError>;
 }
 
 /// A socket that becomes a row.
 pub(crate) struct Attach {
     pub(crate) socket: TcpStream,
     pub(crate) leftover: Bytes,
-    pub(crate) session: u64,
+    pub(crate) session: u32,
+    pub(crate) good_for: Option<Duration>,
     pub(crate) permit: Box<dyn Send>,
     pub(crate) link: Arc<GroupLink>,
     /// Makes the letter that tells the group's owner of its new member.
@@ -131,24 +142,40 @@ struct Row {
     parser: frame::Parser,
     blocked: Option<Box<Blocked>>,
     permit: Box<dyn Send>,
-    session: u64,
-    /// Seconds since the core began.
+    session: u32,
+    /// Seconds since the core began: when it came, and when its token expires ([`NEVER`] for none).
     opened: u32,
+    expires: u32,
+    /// Messages since the last look.
+    heard: u16,
     flags: Flags,
 }
 
 const NOWHERE: u32 = u32::MAX;
+const NEVER: u32 = u32::MAX;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Flags {
-    /// Something was read since the last look.
-    heard: bool,
+struct Flags(u8);
+
+impl Flags {
+    /// Something was read since the last look, a message or a part of one.
+    const HEARD: u8 = 1;
     /// Was asked for a sign of life at the last look.
-    asked: bool,
+    const ASKED: u8 = 2;
     /// Took no byte since the last look, and is blocked.
-    stalled: bool,
+    const STALLED: u8 = 4;
     /// The close frame is sent or queued; only the peer's close is awaited.
-    closing: bool,
+    const CLOSING: u8 = 8;
+    /// Was told at the last look that its token has expired.
+    const EXPIRED: u8 = 16;
+
+    fn has(self, flag: u8) -> bool {
+        self.0 & flag != 0
+    }
+
+    fn set(&mut self, flag: u8, on: bool) {
+        if on { self.0 |= flag } else { self.0 &= !flag }
+    }
 }
 
 /// What a row's socket did not take.
@@ -199,6 +226,8 @@ pub(crate) struct Listeners {
     began: Instant,
     queue_limit: usize,
     frame_limits: frame::Limits,
+    messages: u16,
+    renewals: Option<Arc<dyn Renewals>>,
     hold: Duration,
     hold_members: usize,
     ping_every: Duration,
@@ -239,6 +268,8 @@ impl Listeners {
             began: now,
             queue_limit: config.listener_queue.as_usize(),
             frame_limits: frame::Limits { message: config.listener_message.as_usize(), ..frame::Limits::default() },
+            messages: config.listener_messages.get(),
+            renewals: None,
             hold: config.hold.get(),
             hold_members: config.hold_members.get(),
             ping_every: config.ping_every.get(),
@@ -301,6 +332,7 @@ impl Listeners {
                     self.close(index, &last, reason, now);
                 }
             }
+            Post::Renewals(renewals) => self.renewals = Some(renewals),
             Post::Drain { spread, done } => {
                 self.drain = Some(Pace { until: now + spread, next: now, at: 0, done: Some(done) });
             }
@@ -368,6 +400,11 @@ impl Listeners {
         Ok(more)
     }
 
+    /// Since the core began; below [`NEVER`].
+    fn seconds(&self, at: Instant) -> u32 {
+        at.saturating_duration_since(self.began).as_secs().min(u64::from(NEVER - 1)) as u32
+    }
+
     fn row(&mut self, key: RowKey) -> Option<&mut Row> {
         match self.slots.get_mut(key.index as usize) {
             Some(Slot::Row(row)) if row.generation == key.generation => Some(row),
@@ -384,7 +421,7 @@ impl Listeners {
     }
 
     fn attach(&mut self, attach: Attach, now: Instant) {
-        let Attach { socket, leftover, session, permit, link, joiner } = attach;
+        let Attach { socket, leftover, session, good_for, permit, link, joiner } = attach;
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
@@ -406,6 +443,8 @@ impl Listeners {
             link.owner.left(Some(link.id), Who::Row(key));
             return;
         }
+        let expires = good_for.map_or(NEVER, |good_for| self.seconds(now + good_for));
+        let opened = self.seconds(now);
         self.slots[index as usize] = Slot::Row(Row {
             socket,
             generation,
@@ -415,8 +454,10 @@ impl Listeners {
             blocked: None,
             permit,
             session,
-            opened: now.duration_since(self.began).as_secs() as u32,
-            flags: Flags { heard: true, ..Flags::default() },
+            opened,
+            expires,
+            heard: 0,
+            flags: Flags(Flags::HEARD),
         });
         self.rows += 1;
         self.metrics.rows.increment(1.0);
@@ -496,7 +537,7 @@ impl Listeners {
         reaches: Option<Position>,
         now: Instant,
     ) {
-        if self.row(key).is_none_or(|row| row.flags.closing) {
+        if self.row(key).is_none_or(|row| row.flags.has(Flags::CLOSING)) {
             link.owner.left(Some(link.id), Who::Row(key));
             return;
         }
@@ -526,7 +567,7 @@ impl Listeners {
         reaches: Option<Position>,
         written: oneshot::Sender<()>,
     ) {
-        if self.row(key).is_none_or(|row| row.flags.closing) {
+        if self.row(key).is_none_or(|row| row.flags.has(Flags::CLOSING)) {
             return;
         }
         let part = [Part { end: bytes.len() as u32, durable: true, reaches }];
@@ -635,7 +676,7 @@ impl Listeners {
         let core = self.core;
         let Some(Slot::Row(row)) = self.slots.get_mut(index as usize) else { return };
         let Some(blocked) = &mut row.blocked else { return };
-        row.flags.stalled = false;
+        row.flags.set(Flags::STALLED, false);
         while let Some(chunk) = blocked.queue.front_mut() {
             let Ok(written) = write(&row.socket, &chunk.bytes) else { return self.remove(index, "lost") };
             blocked.bytes -= written;
@@ -659,7 +700,7 @@ impl Listeners {
         {
             return self.remove(index, "lost");
         }
-        if row.flags.closing {
+        if row.flags.has(Flags::CLOSING) {
             self.half_close(index, now);
         }
     }
@@ -688,11 +729,11 @@ impl Listeners {
     fn close(&mut self, index: u32, last: &Bytes, reason: &'static str, now: Instant) {
         let (core, linger) = (self.core, self.close_linger);
         let Some(row) = self.at(index) else { return };
-        if row.flags.closing {
+        if row.flags.has(Flags::CLOSING) {
             return;
         }
         tracing::debug!(session = row.session, reason, "closing a listener");
-        row.flags.closing = true;
+        row.flags.set(Flags::CLOSING, true);
         let key = RowKey { core, index, generation: row.generation };
         self.stand_up(index);
         self.closing.push_back((now + linger, key));
@@ -754,16 +795,23 @@ impl Listeners {
         enum End {
             Peer(Option<u16>),
             Stop,
+            Flood,
         }
-        let limits = self.frame_limits;
+        let (limits, most) = (self.frame_limits, self.messages);
         let Some(row) = self.at(index) else { return };
-        row.flags.heard = true;
-        let (mut replies, mut end) = (Vec::new(), None);
+        row.flags.set(Flags::HEARD, true);
+        let (mut replies, mut tokens, mut end) = (Vec::new(), Vec::new(), None);
+        let mut count = row.heard;
         let fed = row.parser.feed(bytes, limits, |message| {
+            count = count.saturating_add(1);
+            if count > most {
+                end = Some(End::Flood);
+                return false;
+            }
             match message {
                 frame::Incoming::Text(text) => match reply(text) {
-                    Reply::None => (),
                     Reply::Text(text) => frame::put_text(&text, &mut replies),
+                    Reply::Token(token) => tokens.push(token),
                     Reply::Stop => end = Some(End::Stop),
                 },
                 frame::Incoming::Ping(payload) => replies.extend_from_slice(&frame::pong(payload)),
@@ -772,11 +820,17 @@ impl Listeners {
             }
             end.is_none()
         });
-        if row.flags.closing {
-            if matches!(end, Some(End::Peer(_))) || fed.is_err() {
+        row.heard = count;
+        if row.flags.has(Flags::CLOSING) {
+            if matches!(end, Some(End::Peer(_) | End::Flood)) || fed.is_err() {
                 self.remove(index, "closed");
             }
             return;
+        }
+        for token in tokens {
+            if let Err(error) = self.renew(index, &token, now) {
+                frame::put_text(&wire::error(error.code, &error.details, None), &mut replies);
+            }
         }
         if !replies.is_empty() {
             let bytes = Bytes::from(replies);
@@ -791,6 +845,14 @@ impl Listeners {
                 let code = code.filter(|code| !matches!(code, 1005 | 1006 | 1015) && (1_000..5_000).contains(code));
                 self.close(index, &frame::close_raw(code, ""), "left", now);
             }
+            (Some(End::Flood), _) => {
+                metrics::cut("flood");
+                let details = format!("more than {most} messages in {:?}; fewer are accepted", self.ping_every);
+                let mut last = Vec::new();
+                frame::put_text(&wire::error(ErrorCode::TooFast, &details, None), &mut last);
+                last.extend_from_slice(&frame::close(CloseCode::Policy, "too_fast"));
+                self.close(index, &last.into(), "flood", now);
+            }
             (Some(End::Stop), _) => self.close(index, &frame::close(CloseCode::Normal, ""), "stopped", now),
             (None, Err(violation)) => {
                 metrics::cut("violation");
@@ -799,6 +861,20 @@ impl Listeners {
             }
             (None, Ok(())) => (),
         }
+    }
+
+    /// A listener sent a new token.
+    fn renew(&mut self, index: u32, token: &Secret, now: Instant) -> Result<(), ClientError> {
+        let Some(renewals) = self.renewals.clone() else { return Ok(()) };
+        let group = self.at(index).map_or(NOWHERE, |row| row.group);
+        let Some(Some(group)) = self.groups.get(group as usize) else { return Ok(()) };
+        let good_for = renewals.renew(&group.link.owner.meeting, token)?;
+        let expires = self.seconds(now + good_for);
+        if let Some(row) = self.at(index) {
+            row.expires = expires;
+            row.flags.set(Flags::EXPIRED, false);
+        }
+        Ok(())
     }
 
     /// Where a row is that is not blocked.
@@ -821,29 +897,51 @@ impl Listeners {
     }
 
     fn look(&mut self, index: u32, now: Instant) {
+        let second = self.seconds(now);
+        let grace = self.ping_every;
         let Some(row) = self.at(index) else { return };
-        if row.flags.closing {
+        if row.flags.has(Flags::CLOSING) {
             return;
         }
-        let blocked = row.blocked.is_some();
-        let Flags { heard, asked, stalled, .. } = row.flags;
-        row.flags = Flags { heard: false, asked: !heard && !blocked, stalled: blocked, closing: false };
-        if (blocked && stalled) || (asked && !heard) {
+        let (blocked, was) = (row.blocked.is_some(), row.flags);
+        let (heard, expired) = (was.has(Flags::HEARD), row.expires <= second);
+        row.heard = 0;
+        row.flags = Flags::default();
+        row.flags.set(Flags::ASKED, !heard && !blocked);
+        row.flags.set(Flags::STALLED, blocked);
+        row.flags.set(Flags::EXPIRED, expired);
+        if (blocked && was.has(Flags::STALLED)) || (was.has(Flags::ASKED) && !heard) {
             metrics::cut("dead");
-            self.remove(index, "dead");
-        } else if !heard && !blocked {
-            let part = [Part { end: 2, durable: true, reaches: None }];
-            let reached = self.reached(index);
-            let sent = self.send(index, &frame::ping(), &part, reached);
-            self.after(index, &sent, now);
+            return self.remove(index, "dead");
         }
+        if expired && was.has(Flags::EXPIRED) {
+            metrics::cut("token_expired");
+            return self.close(index, &frame::close(CloseCode::Policy, "token_expired"), "token expired", now);
+        }
+        let mut bytes = Vec::new();
+        if expired {
+            let details = format!(
+                "access_token has expired; a good one in {{\"type\":\"token\",\"access_token\":…}} is accepted for {grace:?} more"
+            );
+            frame::put_text(&wire::error(ErrorCode::TokenExpired, &details, None), &mut bytes);
+        }
+        if !heard && !blocked {
+            bytes.extend_from_slice(&frame::ping());
+        }
+        if bytes.is_empty() {
+            return;
+        }
+        let part = [Part { end: bytes.len() as u32, durable: true, reaches: None }];
+        let reached = self.reached(index);
+        let sent = self.send(index, &bytes.into(), &part, reached);
+        self.after(index, &sent, now);
     }
 
     fn drain_step(&mut self, now: Instant) {
         let Some(mut pace) = self.drain.take() else { return };
         let steps = pace.until.saturating_duration_since(now).as_nanos() / DRAIN_STEP.as_nanos() + 1;
         let left = (pace.at..self.slots.len())
-            .filter(|&index| matches!(&self.slots[index], Slot::Row(row) if !row.flags.closing));
+            .filter(|&index| matches!(&self.slots[index], Slot::Row(row) if !row.flags.has(Flags::CLOSING)));
         let left = left.count();
         if left == 0 {
             // What is behind is vacant, or closing already.
@@ -852,7 +950,7 @@ impl Listeners {
         let share = (left as u128).div_ceil(steps);
         let mut closed = 0;
         while closed < share && pace.at < self.slots.len() {
-            if matches!(&self.slots[pace.at], Slot::Row(row) if !row.flags.closing) {
+            if matches!(&self.slots[pace.at], Slot::Row(row) if !row.flags.has(Flags::CLOSING)) {
                 self.close(pace.at as u32, &frame::close(CloseCode::Return, ""), "draining", now);
                 closed += 1;
             }
@@ -915,18 +1013,22 @@ fn write(socket: &TcpStream, bytes: &[u8]) -> Result<usize, ()> {
     }
 }
 
-enum Reply {
-    None,
+/// What a listener's text is answered with.
+#[derive(Debug)]
+pub enum Reply {
     Text(String),
+    /// A new token, which is to be looked at.
+    Token(Secret),
+    /// It wants to go.
     Stop,
 }
 
 /// A listener has nothing to ask for, but is answered politely.
-fn reply(text: &str) -> Reply {
+pub fn reply(text: &str) -> Reply {
     match ClientMessage::parse(text) {
         Ok(ClientMessage::Ping) => Reply::Text(wire::PONG.to_owned()),
         Ok(ClientMessage::Stop) => Reply::Stop,
-        Ok(ClientMessage::Token { .. }) => Reply::None,
+        Ok(ClientMessage::Token { token }) => Reply::Token(token),
         Ok(_) => Reply::Text(wire::error(ErrorCode::Forbidden, "this connection only listens", None)),
         Err(error) => Reply::Text(wire::error(error.code, &error.details, None)),
     }

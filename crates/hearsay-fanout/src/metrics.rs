@@ -25,7 +25,10 @@ pub fn describe() {
     describe_counter!(DELIVERED, "Flushes written or queued to one socket, by kind of socket (row, outbox).");
     describe_counter!(DELIVERED_BYTES, "Bytes of events written or queued to sockets, by kind of socket.");
     describe_counter!(CONFLATED, "Partials replaced by a newer one or skipped for want of room.");
-    describe_counter!(CUT, "Sockets ended by us, by reason (slow, dead, violation, drained, waited).");
+    describe_counter!(
+        CUT,
+        "Sockets ended by us, by reason (slow, dead, violation, flood, token_expired, overloaded, drained, waited)."
+    );
     describe_counter!(REPAIRS, "Holes in the announcements closed by reading the log.");
     describe_counter!(GAPS, "Gaps subscribers were told of, by reason.");
     describe_gauge!(FEEDS, "Conversations with members at this gateway.");

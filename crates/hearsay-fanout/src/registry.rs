@@ -132,7 +132,7 @@ impl Inner {
             }
         }
         let feed = Arc::new(FeedHandle {
-            inbox: Arc::new(Inbox::default()),
+            inbox: Arc::new(Inbox::new(key.meeting.clone())),
             progress: watch::Sender::new(Progress::default()),
             listeners: AtomicU32::new(0),
         });
@@ -182,7 +182,7 @@ impl Inner {
         if let Some(lobby) = map.lobbies.get(meeting) {
             return Arc::clone(lobby);
         }
-        let inbox = Arc::new(Inbox::default());
+        let inbox = Arc::new(Inbox::new(meeting.clone()));
         map.lobbies.insert(meeting.clone(), Arc::clone(&inbox));
         drop(map);
         let core = self.cores.core(self.spread.hash_one(meeting) as usize);

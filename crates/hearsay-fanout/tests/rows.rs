@@ -16,8 +16,11 @@ use std::{
 use bus::{FakeBus, at, meeting, said};
 use bytes::Bytes;
 use hearsay_bus::Bus;
-use hearsay_fanout::{CoreSet, FanoutConfig, History, Hub, Listen, Opted, View};
-use hearsay_protocol::{Event, GatewayId, Position};
+use hearsay_fanout::{CoreSet, FanoutConfig, History, Hub, Listen, Opted, Renewals, View};
+use hearsay_protocol::{
+    Event, GatewayId, MeetingKey, Position,
+    client::{ClientError, ErrorCode, Secret},
+};
 use hearsay_runtime::{HumanBytes, HumanDuration, Tasks};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -35,6 +38,22 @@ struct House {
     listener: TcpListener,
     /// Sockets that are open on our side.
     open: Arc<AtomicUsize>,
+    /// How long the next listener's token is good for.
+    good_for: Option<Duration>,
+}
+
+/// The token says for how long it is good, and for which meeting.
+struct Clerk;
+
+impl Renewals for Clerk {
+    fn renew(&self, meeting: &MeetingKey, token: &Secret) -> Result<Duration, ClientError> {
+        let (name, seconds) = token.reveal().split_once(' ').unwrap();
+        if name == meeting.meeting.as_str() {
+            Ok(Duration::from_secs(seconds.parse().unwrap()))
+        } else {
+            Err(ClientError::new(ErrorCode::Forbidden, "the token is for another meeting"))
+        }
+    }
 }
 
 struct Permit(Arc<AtomicUsize>);
@@ -51,7 +70,8 @@ async fn house(config: FanoutConfig) -> House {
     let log: Arc<dyn Bus> = Arc::clone(&bus) as _;
     let hub = Hub::start(config, log, GatewayId(Uuid::from_u128(9)), cores, &tasks);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    House { bus, hub, tasks, listener, open: Arc::default() }
+    hub.renew_with(&(Arc::new(Clerk) as Arc<dyn Renewals>));
+    House { bus, hub, tasks, listener, open: Arc::default(), good_for: None }
 }
 
 impl House {
@@ -69,7 +89,8 @@ impl House {
             socket,
             leftover: Bytes::copy_from_slice(leftover),
             core: session,
-            session: session as u64,
+            session: session as u32,
+            good_for: self.good_for,
             permit: Box::new(Permit(Arc::clone(&self.open))),
         });
         Client { socket: client.unwrap(), unread: Vec::new() }
@@ -189,7 +210,7 @@ async fn rows_get_events_answer_pings_and_stops_in_one_order() {
     early.say(9, b"are you there").await;
     assert_eq!(early.next().await, Some((0x8a, "are you there".to_owned())));
     early.say(2, &[0; 100]).await;
-    early.say(1, br#"{"type":"token","access_token":"t"}"#).await;
+    early.say(1, br#"{"type":"token","access_token":"rows 60"}"#).await;
     early.say(1, b"__PING__").await;
     assert_eq!(early.text().await, "__PONG__");
     early.say(1, br#"{"type":"start_request"}"#).await;
@@ -322,6 +343,94 @@ async fn who_gives_no_sign_of_life_is_dead() {
     }
     house.until_open(1).await;
     drop(alive);
+    house.until_open(0).await;
+    house.end().await;
+}
+
+#[tokio::test]
+async fn who_sends_more_than_anybody_needs_to_is_closed_and_others_are_unharmed() {
+    let config = FanoutConfig { listener_messages: 20.try_into().unwrap(), ..config() };
+    let house = house(config).await;
+    let mut other = house.listen("floods", History::None, b"").await;
+    for message in [masked(9, b"x"), masked(10, b""), masked(2, &[0; 100]), masked(1, b"__PING__")] {
+        let mut flood = house.listen("floods", History::None, b"").await;
+        // In one packet, and one by one.
+        flood.socket.write_all(&message.repeat(15)).await.unwrap();
+        for _ in 0..5 {
+            flood.socket.write_all(&message).await.unwrap();
+        }
+        // As many as it may: an answer to the last of them says that none of the others was too many.
+        let _ = flood.socket.write_all(&message.repeat(1_000)).await;
+        let mut last = String::new();
+        let close = loop {
+            match flood.next().await {
+                Some((0x88, close)) => break close,
+                Some((0x81, text)) => last = text,
+                Some(_) => {}
+                // What we had not read of it resets the connection, sometimes before the close is read.
+                None => break "1008 too_fast".to_owned(),
+            }
+        };
+        assert_eq!(close, "1008 too_fast");
+        assert!(last.is_empty() || last == "__PONG__" || last.contains("more than 20 messages in 30s"), "{last}");
+        drop(flood);
+        house.until_open(1).await;
+    }
+    other.say(1, b"__PING__").await;
+    assert_eq!(other.text().await, "__PONG__");
+    // A message in more pieces than anybody makes of one, most of them empty.
+    let fragments = |first: u8, count: usize| {
+        let mut frames = masked(first, b"x");
+        frames[0] &= 0x7f;
+        let mut piece = masked(0, b"");
+        piece[0] &= 0x7f;
+        frames.extend(piece.repeat(count));
+        frames
+    };
+    for opcode in [1, 2] {
+        let mut pieces = house.listen("floods", History::None, b"").await;
+        pieces.socket.write_all(&fragments(opcode, 1_022)).await.unwrap();
+        pieces.say(0, b"").await;
+        if opcode == 1 {
+            assert!(pieces.text().await.contains("not JSON"));
+        }
+        pieces.socket.write_all(&fragments(opcode, 1_024)).await.unwrap();
+        pieces.expect_close("1008 the message comes in more frames than accepted").await;
+    }
+    drop(other);
+    house.until_open(0).await;
+    house.end().await;
+}
+
+#[tokio::test]
+async fn a_listener_whose_token_expires_renews_it_or_is_closed() {
+    let mut house = house(FanoutConfig { ping_every: HumanDuration::from_secs(1), ..config() }).await;
+    house.good_for = Some(Duration::from_millis(100));
+    let mut renews = house.listen("tokens", History::None, b"").await;
+    let mut lapses = house.listen("tokens", History::None, b"").await;
+    house.good_for = None;
+    let mut stays = house.listen("tokens", History::None, b"").await;
+    // Both live, and hear of it.
+    let expired = async |client: &mut Client| loop {
+        match client.next().await.expect("the socket is closed") {
+            (0x89, _) => client.say(10, b"").await,
+            (_, text) => return text,
+        }
+    };
+    let error = expired(&mut renews).await;
+    assert!(error.contains(r#""code":"token_expired""#) && error.contains("for 1s more"), "{error}");
+    renews.say(1, br#"{"type":"token","access_token":"others 60"}"#).await;
+    assert!(expired(&mut renews).await.contains("the token is for another meeting"));
+    renews.say(1, br#"{"type":"token","access_token":"tokens 3600"}"#).await;
+    assert!(expired(&mut lapses).await.contains("token_expired"));
+    assert_eq!(expired(&mut lapses).await, "1008 token_expired");
+    drop(lapses);
+    house.until_open(2).await;
+    for client in [&mut renews, &mut stays] {
+        client.say(1, b"__PING__").await;
+        assert_eq!(expired(client).await, "__PONG__");
+    }
+    drop((renews, stays));
     house.until_open(0).await;
     house.end().await;
 }

@@ -14,7 +14,7 @@ use std::{
 
 use hearsay_auth::Auth;
 use hearsay_bus::Bus;
-use hearsay_fanout::{Core, CoreSet, Dialect, Hub, Listen, Opted, View};
+use hearsay_fanout::{Core, CoreSet, Dialect, Hub, Listen, ListenOutbox, Opted, Renewals, View};
 use hearsay_protocol::{GatewayId, MeetingKey};
 use hearsay_runtime::{Admin, Condition, GaugeGuard, Readiness, Tasks};
 use hearsay_uplink::Uplinks;
@@ -26,24 +26,28 @@ use hyper_util::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
+use tokio_rustls::TlsAcceptor;
 use tonic::service::Routes;
-use uuid::Uuid;
 
 use crate::{
     Config, answer, connection,
     connection::Speaker,
     echo,
     http_api::{self, Purpose, Upgrade},
-    metrics,
+    listener, metrics,
     records::MAX_READERS,
     refusal::Refusals,
+    renewals::Clerk,
     request::{MAX_TARGET, SocketKind},
-    shared::{Shared, random},
+    shared::{Shared, random, wall},
     streams::Streams,
+    tls::{TlsError, TlsFiles},
+    transport::Transport,
 };
 
 /// Connections the system may complete before a core takes them.
@@ -79,6 +83,7 @@ pub struct Gateway {
     config: Config,
     local_addr: SocketAddr,
     sockets: Vec<std::net::TcpListener>,
+    tls: Option<TlsAcceptor>,
 }
 
 /// A gateway that serves until the drain.
@@ -100,6 +105,8 @@ pub enum StartError {
     Config(String),
     #[error("cannot listen on {address}: {error}")]
     Listen { address: SocketAddr, error: io::Error },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 impl Gateway {
@@ -109,10 +116,11 @@ impl Gateway {
     /// See [`StartError`].
     pub fn bind(config: Config, cores: &CoreSet) -> Result<Self, StartError> {
         config.validate().map_err(StartError::Config)?;
+        let tls = config.tls.as_ref().map(TlsFiles::acceptor).transpose()?;
         let listen = |error| StartError::Listen { address: config.listen, error };
         let sockets = bind(config.listen, cores.len()).map_err(listen)?;
         let local_addr = sockets[0].local_addr().map_err(listen)?;
-        Ok(Self { config, local_addr, sockets })
+        Ok(Self { config, local_addr, sockets, tls })
     }
 
     /// The address, with the port that was free when 0 was asked for.
@@ -124,8 +132,10 @@ impl Gateway {
     /// the empty close frame, spread over [`Config::drain_spread`].
     pub fn serve(self, parts: Parts) -> Running {
         metrics::describe();
-        let Self { config, local_addr, sockets } = self;
+        let Self { config, local_addr, sockets, tls } = self;
         let Parts { gateway, bus, uplinks, hub, cores, auth, admin, readiness, grpc, tasks } = parts;
+        let clerk: Arc<dyn Renewals> = Arc::new(Clerk { auth: auth.clone() });
+        hub.renew_with(&clerk);
         let refusals =
             Refusals::new(config.refusals.get(), config.refusals_per_address.get(), config.refusal_delay.get());
         let permits = Arc::new(Semaphore::new(config.connections.get()));
@@ -143,6 +153,7 @@ impl Gateway {
             readers,
             tasks,
             grpc,
+            tls,
             permits,
         });
         let (accepting, recognizers) = (readiness.condition("accepting"), readiness.condition("recognizers"));
@@ -267,6 +278,7 @@ async fn refuse(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
         let answer = answer::error_for_now(StatusCode::SERVICE_UNAVAILABLE, "no room for another connection", 5);
         Ok::<_, Infallible>(answer::and_close(answer))
     });
+    let Some(stream) = secured(&shared, stream).await else { return };
     let serving = builder(shared.config.handshake.get()).serve_connection(TokioIo::new(stream), service);
     let _ = timeout(shared.config.handshake.get(), serving).await;
 }
@@ -293,6 +305,7 @@ async fn serve(shared: Arc<Shared>, core: Core, stream: TcpStream, peer: SocketA
             Ok(Err(_)) | Err(_) => return,
         }
     }
+    let Some(stream) = secured(&shared, stream).await else { return };
     let upgrade = Arc::new(Mutex::new(None));
     let address = peer.ip();
     let service = service_fn(|request| {
@@ -327,7 +340,46 @@ async fn serve(shared: Arc<Shared>, core: Core, stream: TcpStream, peer: SocketA
     }
 }
 
-/// A speaker stays in this task; a listener becomes a row of the core.
+/// What is spoken over the connection, once TLS is agreed on where it is served. None: it was not, in time.
+async fn secured(shared: &Shared, stream: TcpStream) -> Option<Transport> {
+    let Some(tls) = &shared.tls else { return Some(Transport::Plain(stream)) };
+    let agreed = async {
+        let mut first = [0];
+        if stream.peek(&mut first).await? == 1 && first[0] != TLS_HANDSHAKE {
+            return plainly_refused(stream).await.map(|()| None);
+        }
+        tls.accept(stream).await.map(Some)
+    };
+    match timeout(shared.config.handshake.get(), agreed).await {
+        Ok(Ok(stream)) => stream.map(|stream| Transport::Tls(Box::new(stream))),
+        Ok(Err(error)) => {
+            metrics::handshake_failed();
+            tracing::debug!(%error, "a TLS handshake failed");
+            None
+        }
+        Err(_) => {
+            metrics::handshake_failed();
+            None
+        }
+    }
+}
+
+/// Who speaks HTTP where TLS is spoken learns it in words.
+async fn plainly_refused(mut stream: TcpStream) -> io::Result<()> {
+    const BODY: &str = r#"{"message":"this port speaks TLS: https and wss are accepted"}"#;
+    let answer = format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{BODY}",
+        BODY.len()
+    );
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await?;
+    // What is unread at the end would take the answer back.
+    let mut rest = [0; 1_024];
+    while stream.read(&mut rest).await? > 0 {}
+    Ok(())
+}
+
+/// A speaker stays in this task; so does a listener behind TLS, while any other becomes a row of the core.
 async fn become_socket(shared: Arc<Shared>, core: Core, upgrade: Upgrade, permit: Permit) {
     let Upgrade { upgrading, purpose } = upgrade;
     let Some((stream, leftover)) = upgrading.connection().await else { return };
@@ -341,6 +393,18 @@ async fn become_socket(shared: Arc<Shared>, core: Core, upgrade: Upgrade, permit
         return Box::pin(connection::serve(shared, speaker, stream, leftover)).await;
     }
     let dialect = if kind == SocketKind::ListenTelephony { Dialect::Telephony } else { Dialect::Standard };
+    let view = View::listener().unfiltered(query.view_all).dialect(dialect);
+    let opted = Opted { presence: query.presence, ..Opted::default() };
+    let good_for = claims.remaining(wall());
+    let (since, history) = (query.since, query.history);
+    let stream = match stream {
+        Transport::Plain(stream) => stream,
+        stream @ Transport::Tls(_) => {
+            let listen = move |sink| ListenOutbox { meeting, view, opted, since, history, sink };
+            let expires = Instant::now() + good_for;
+            return Box::pin(listener::serve(shared, listen, expires, stream, leftover)).await;
+        }
+    };
     let socket = match stream.into_std() {
         Ok(socket) => socket,
         Err(error) => {
@@ -350,17 +414,21 @@ async fn become_socket(shared: Arc<Shared>, core: Core, upgrade: Upgrade, permit
     };
     shared.hub.listen(Listen {
         meeting,
-        view: View::listener().unfiltered(query.view_all).dialect(dialect),
-        opted: Opted::default(),
-        since: query.since,
-        history: query.history,
+        view,
+        opted,
+        since,
+        history,
         socket,
         leftover,
         core: core.index(),
-        session: Uuid::new_v4().as_u64_pair().1,
+        session: random(),
+        good_for: Some(good_for),
         permit: Box::new(permit),
     });
 }
+
+/// How every TLS connection begins.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Waits for the first bytes without taking them.
 async fn begins_http2(stream: &TcpStream) -> io::Result<bool> {

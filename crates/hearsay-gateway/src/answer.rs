@@ -35,6 +35,12 @@ pub(crate) fn and_close(mut answer: Answer) -> Answer {
     answer
 }
 
+/// For no page of another origin to read.
+pub(crate) fn unreadable(mut answer: Answer) -> Answer {
+    answer.headers_mut().remove(header::ACCESS_CONTROL_ALLOW_ORIGIN);
+    answer
+}
+
 /// Tokens travel in headers, never in cookies, so any page may ask.
 fn allow_origins(headers: &mut HeaderMap) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));

@@ -4,12 +4,20 @@ use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
 use hearsay_runtime::HumanDuration;
 
+use crate::{origin, tls::TlsFiles};
+
 /// How clients are served.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Where clients connect. Port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Certificate and key: the port then speaks TLS, to everybody. Absent: it does not, and a proxy in front may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsFiles>,
+    /// Origins whose web pages may use this gateway; `"*"` is every one, and safe, because tokens are not ambient. Pages of
+    /// this host, and what is no browser, always may.
+    pub origins: Vec<String>,
     /// Connections at once, sockets and requests together. More are refused with 503. Each takes a file descriptor and,
     /// for a speaker, up to 3 MB of audio that the log does not cover yet.
     pub connections: NonZeroUsize,
@@ -62,6 +70,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            tls: None,
+            origins: vec!["*".to_owned()],
             connections: const { NonZeroUsize::new(60_000).expect("not zero") },
             handshake: HumanDuration::from_secs(10),
             refusal_delay: HumanDuration::from_secs(1),
@@ -107,6 +117,7 @@ impl Config {
         if self.resume_renewal.get() < Duration::from_secs(1) {
             return Err("gateway.resume_renewal must be at least 1s: each renewal is a message".to_owned());
         }
+        self.origins.iter().try_for_each(|origin| origin::check(origin))?;
         if self.flush.get().is_zero() {
             return Err("gateway.flush must be above zero, or last words are lost".to_owned());
         }

@@ -22,18 +22,17 @@ use std::{
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use hearsay_auth::{AuthError, Claims, Permission};
+use hearsay_auth::{Claims, Permission};
 use hearsay_bus::{Error, Opened, Proposal, Refusal, append::patiently};
 use hearsay_fanout::{Broken, Class, Join, JoinError, Member, Opted, Outbox, Outgoing, View, frame};
 use hearsay_protocol::{
     CloseCode, ConversationId, ConversationKey, Epoch, Event, MeetingKey, ParticipantId, Position, StreamId,
-    client::{ClientError, ClientMessage, ErrorCode, Secret, StartRequest},
+    client::{ClientError, ClientMessage, Secret, StartRequest},
     event::{ConfigChanged, Participant, SpeakerConfig, StreamEnd, StreamEnded, StreamStarted},
 };
 use hearsay_uplink::{Events, OpenError, StreamSpec, Uplink, UplinkError, UplinkEvent};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpStream, tcp::OwnedWriteHalf},
     time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until, timeout},
 };
 use uuid::Uuid;
@@ -41,6 +40,7 @@ use uuid::Uuid;
 use crate::{
     metrics,
     publisher::StreamPublisher,
+    renewals::renewed,
     reply,
     request::Query,
     resume,
@@ -48,6 +48,7 @@ use crate::{
     shared::{Shared, wall},
     socket::{Message, messages},
     streams::Place,
+    transport::{Outward, Transport},
 };
 
 /// The log is asked this often whether it still knows of the stream.
@@ -71,11 +72,11 @@ pub(crate) struct Speaker {
 }
 
 /// Serves a speaker's socket to its end.
-pub(crate) async fn serve(shared: Arc<Shared>, speaker: Speaker, socket: TcpStream, leftover: Bytes) {
+pub(crate) async fn serve(shared: Arc<Shared>, speaker: Speaker, socket: Transport, leftover: Bytes) {
     let begun = Instant::now();
     let _open = metrics::session_opened(speaker.query.source);
     let (outbox, outgoing) = Outbox::new(shared.hub.config().outbox_limits());
-    let (read, write) = socket.into_split();
+    let (read, write) = socket.split();
     let incoming = messages(std::io::Cursor::new(leftover).chain(read));
     let limits = Limits {
         open_idle: shared.config.open_idle.get(),
@@ -111,9 +112,14 @@ pub(crate) fn rights(claims: &Claims) -> Rights {
 }
 
 /// Writes until the outbox is closed. A socket that takes nothing for `stall` is given up.
-pub(crate) async fn write_loop(mut outgoing: Outgoing, mut socket: OwnedWriteHalf, stall: Duration) {
+pub(crate) async fn write_loop(mut outgoing: Outgoing, mut socket: Outward, stall: Duration) {
     while let Some(bytes) = outgoing.next().await {
-        match timeout(stall, socket.write_all(&bytes)).await {
+        // TLS keeps what it could not write yet, until it is flushed.
+        let written = async {
+            socket.write_all(&bytes).await?;
+            socket.flush().await
+        };
+        match timeout(stall, written).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => return,
         }
@@ -190,7 +196,7 @@ impl Connection {
                         Message::Text(text) => Input::Message(ClientMessage::parse(&text)),
                         Message::Binary(chunk) => Input::Audio(chunk),
                         Message::Ping(payload) => Input::Ping(payload),
-                        Message::Pong => continue,
+                        Message::Pong => Input::Pong,
                         Message::Close(code) => {
                             peers_code = code;
                             Input::Closed(code)
@@ -563,16 +569,7 @@ impl Connection {
     }
 
     fn check_token(&self, token: &Secret) -> Result<Rights, ClientError> {
-        let claims = self.shared.auth.verify(token.reveal(), wall()).map_err(|error| {
-            let code = if error == AuthError::Expired { ErrorCode::TokenExpired } else { ErrorCode::Forbidden };
-            ClientError::new(code, error.to_string())
-        })?;
-        if claims.account != self.speaker.meeting.account {
-            return Err(ClientError::new(ErrorCode::Forbidden, "the token is for another account"));
-        }
-        claims
-            .require(Permission::Publish, &self.speaker.meeting.meeting)
-            .map_err(|error| ClientError::new(ErrorCode::Forbidden, error.to_string()))?;
+        let claims = renewed(&self.shared.auth, &self.speaker.meeting, token, Permission::Publish)?;
         Ok(rights(&claims))
     }
 

@@ -11,7 +11,6 @@ use hearsay_fanout::{Class, Outbox, frame};
 use hearsay_protocol::CloseCode;
 use tokio::{
     io::AsyncReadExt,
-    net::TcpStream,
     time::{Instant, sleep_until, timeout},
 };
 
@@ -19,13 +18,14 @@ use crate::{
     connection::{GOODBYE, write_loop},
     shared::Shared,
     socket::{Message, messages},
+    transport::Transport,
 };
 
-pub(crate) async fn serve(shared: Arc<Shared>, socket: TcpStream, leftover: Bytes) {
+pub(crate) async fn serve(shared: Arc<Shared>, socket: Transport, leftover: Bytes) {
     let limits = shared.hub.config().outbox_limits();
     let silence = shared.config.silence.get();
     let (outbox, outgoing) = Outbox::new(limits);
-    let (read, write) = socket.into_split();
+    let (read, write) = socket.split();
     let mut incoming = pin!(messages(std::io::Cursor::new(leftover).chain(read)));
     let drain = shared.tasks.drain();
     let reading = async {

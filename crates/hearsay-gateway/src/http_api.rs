@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::{
     answer::{self, Answer, BAD_TOKEN},
-    metrics, records,
+    metrics, origin, records,
     request::{MAX_TARGET, NoRoute, Part, Query, Route, SocketKind, offered_subprotocol, token},
     shared::{Shared, hold, wall},
     socket::{Upgrading, handshake},
@@ -36,11 +36,21 @@ pub(crate) enum Purpose {
     Echo,
 }
 
-pub(crate) async fn answer(
-    shared: &Shared,
-    mut request: Request<Incoming>,
-    address: IpAddr,
-) -> (Answer, Option<Upgrade>) {
+pub(crate) async fn answer(shared: &Shared, request: Request<Incoming>, address: IpAddr) -> (Answer, Option<Upgrade>) {
+    match origin::allowed(&shared.config.origins, request.headers()) {
+        Ok(allowed) => {
+            let (mut answer, upgrade) = answer_any(shared, request, address).await;
+            allowed.mark(&mut answer);
+            (answer, upgrade)
+        }
+        Err(message) => {
+            metrics::origin_refused();
+            (answer::unreadable(answer::error(StatusCode::FORBIDDEN, &message)), None)
+        }
+    }
+}
+
+async fn answer_any(shared: &Shared, mut request: Request<Incoming>, address: IpAddr) -> (Answer, Option<Upgrade>) {
     if request.method() == Method::OPTIONS {
         return (answer::preflight(), None);
     }

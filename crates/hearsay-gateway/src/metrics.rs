@@ -10,6 +10,7 @@ use crate::{request::Source, session::Story};
 
 const CONNECTIONS: &str = "hearsay_gateway_connections";
 const CONNECTIONS_REFUSED: &str = "hearsay_gateway_connections_refused_total";
+const HANDSHAKES_FAILED: &str = "hearsay_gateway_tls_handshakes_failed_total";
 const REQUESTS: &str = "hearsay_gateway_requests_total";
 const TOKENS_REFUSED: &str = "hearsay_gateway_tokens_refused_total";
 const SESSIONS: &str = "hearsay_gateway_sessions";
@@ -17,6 +18,7 @@ const SESSIONS_ENDED: &str = "hearsay_gateway_sessions_ended_total";
 const SESSION_LENGTH: &str = "hearsay_gateway_session_seconds";
 const STARTS: &str = "hearsay_gateway_starts_total";
 const START_TIME: &str = "hearsay_gateway_start_seconds";
+const ORIGINS_REFUSED: &str = "hearsay_gateway_origins_refused_total";
 const RESUMES: &str = "hearsay_gateway_resumes_total";
 const FLUSH_TIME: &str = "hearsay_gateway_flush_seconds";
 const AUDIO: &str = "hearsay_gateway_audio_bytes_total";
@@ -26,6 +28,7 @@ const MESSAGES_REFUSED: &str = "hearsay_gateway_messages_refused_total";
 pub(crate) fn describe() {
     describe_gauge!(CONNECTIONS, "Connections that are open: sockets and requests.");
     describe_counter!(CONNECTIONS_REFUSED, "Connections refused because all permits were taken.");
+    describe_counter!(HANDSHAKES_FAILED, "TLS handshakes that failed or took too long.");
     describe_counter!(REQUESTS, "HTTP requests, handshakes too, by status.");
     describe_counter!(TOKENS_REFUSED, "Requests refused for their token, by reason.");
     describe_gauge!(SESSIONS, "Speakers' sockets that are open, by source.");
@@ -33,6 +36,7 @@ pub(crate) fn describe() {
     describe_histogram!(SESSION_LENGTH, Unit::Seconds, "Life of a speaker's socket.");
     describe_counter!(STARTS, "Start requests, by outcome.");
     describe_histogram!(START_TIME, Unit::Seconds, "From a start request to its three answers.");
+    describe_counter!(ORIGINS_REFUSED, "Requests of web pages whose origin is not accepted.");
     describe_counter!(RESUMES, "Start requests that go on with a stream of another connection.");
     describe_histogram!(FLUSH_TIME, Unit::Seconds, "From a stop to the last words having passed the feed.");
     describe_counter!(AUDIO, Unit::Bytes, "Audio taken from speakers.");
@@ -46,6 +50,10 @@ pub(crate) fn connection_opened() -> GaugeGuard {
 
 pub(crate) fn connection_refused() {
     counter!(CONNECTIONS_REFUSED).increment(1);
+}
+
+pub(crate) fn handshake_failed() {
+    counter!(HANDSHAKES_FAILED).increment(1);
 }
 
 pub(crate) fn request_answered(status: StatusCode) {
@@ -71,6 +79,10 @@ pub(crate) fn session_ended(story: &Story, lasted: Duration) {
 pub(crate) fn start_answered(outcome: &'static str, took: Duration) {
     counter!(STARTS, "outcome" => outcome).increment(1);
     histogram!(START_TIME).record(took);
+}
+
+pub(crate) fn origin_refused() {
+    counter!(ORIGINS_REFUSED).increment(1);
 }
 
 pub(crate) fn resumed() {

@@ -139,6 +139,8 @@ pub(crate) struct Query {
     pub(crate) since: Option<Position>,
     pub(crate) history: History,
     pub(crate) view_all: bool,
+    /// Who comes, goes and speaks; speakers ask for it in their start request.
+    pub(crate) presence: bool,
     /// Words with each message.
     pub(crate) verbose: bool,
 }
@@ -184,6 +186,13 @@ impl Query {
                     "default" | "" => {}
                     other => return Err(format!("view is {:?}; all is accepted", short(other))),
                 },
+                "presence" => {
+                    query.presence = match value()?.as_str() {
+                        "true" => true,
+                        "false" | "" => false,
+                        other => return Err(format!("presence is {:?}; true or false is accepted", short(other))),
+                    }
+                }
                 "verbose" => query.verbose = raw == "true",
                 _ => {}
             }
@@ -302,14 +311,18 @@ mod tests {
     #[test]
     fn queries_are_read_and_refused_by_name() {
         let query = |text: &str| Query::of(&format!("/x?{text}").parse().unwrap());
-        let read =
-            query("source=python_sdk&since=0badcafe:17&history=snapshot&view=all&other=1&access_token=a.b.c").unwrap();
+        let read = query(
+            "source=python_sdk&since=0badcafe:17&history=snapshot&view=all&presence=true&other=1&access_token=a.b.c",
+        )
+        .unwrap();
         assert_eq!((read.source, read.history, read.view_all), (Source::Python, History::Snapshot, true));
+        assert!(read.presence);
         assert_eq!(read.since.unwrap().to_string(), "0badcafe:17");
         assert_eq!(query("since=0badcafe%3A17").unwrap().since, read.since);
         assert_eq!(read.access_token.unwrap().reveal(), "a.b.c");
         for (text, error) in [
             ("history=some", "history is \"some\"; none, snapshot or all is accepted"),
+            ("presence=some", "presence is \"some\"; true or false is accepted"),
             ("view=some", "view is \"some\"; all is accepted"),
         ] {
             assert_eq!(query(text).unwrap_err(), error);

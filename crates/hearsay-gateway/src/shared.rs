@@ -9,6 +9,7 @@ use hearsay_protocol::{GatewayId, Timestamp};
 use hearsay_runtime::{Admin, Tasks};
 use hearsay_uplink::Uplinks;
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tonic::service::Routes;
 use uuid::Uuid;
 
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) readers: Semaphore,
     pub(crate) tasks: Tasks,
     pub(crate) grpc: Option<Routes>,
+    pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) permits: Arc<Semaphore>,
 }
 

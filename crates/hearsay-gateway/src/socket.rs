@@ -13,6 +13,7 @@ use fastwebsockets::{
     upgrade::{UpgradeFut, is_upgrade_request, upgrade},
 };
 use futures::{Stream, stream};
+use hearsay_fanout::frame::MAX_FRAGMENTS;
 use hearsay_protocol::{
     CloseCode,
     client::{ClientError, ErrorCode},
@@ -20,12 +21,9 @@ use hearsay_protocol::{
 use http::Request;
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncRead, sink},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, sink};
 
-use crate::answer::Answer;
+use crate::{answer::Answer, transport::Transport};
 
 /// Largest message, in bytes. Clients send audio in 2 to 8 KiB; a start request with all its trackers may be longer.
 pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
@@ -70,8 +68,14 @@ pub(crate) fn messages<R: AsyncRead + Unpin + Send>(read: R) -> impl Stream<Item
 
 struct Reader<R> {
     frames: WebSocketRead<R>,
-    /// A message under way, and whether it is text.
-    fragments: Option<(bool, BytesMut)>,
+    fragments: Option<Fragments>,
+}
+
+/// A message under way.
+struct Fragments {
+    text: bool,
+    message: BytesMut,
+    frames: u16,
 }
 
 impl<R: AsyncRead + Unpin> Reader<R> {
@@ -85,6 +89,12 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             };
             match message {
                 Ok(Some(message)) => return message,
+                Ok(None) if self.fragments.as_ref().is_some_and(|begun| begun.frames >= MAX_FRAGMENTS) => {
+                    let details = format!(
+                        "a message comes in more than {MAX_FRAGMENTS} frames; up to {MAX_FRAGMENTS} are accepted"
+                    );
+                    return Message::Violation(CloseCode::Policy, ClientError::new(ErrorCode::TooLarge, details));
+                }
                 Ok(None) => {}
                 Err(error) => return refused(&error),
             }
@@ -93,7 +103,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 }
 
 /// Takes one frame; none while a message is incomplete.
-fn take(fragments: &mut Option<(bool, BytesMut)>, frame: Frame<'_>) -> Result<Option<Message>, WebSocketError> {
+fn take(fragments: &mut Option<Fragments>, frame: Frame<'_>) -> Result<Option<Message>, WebSocketError> {
     let Frame { fin, opcode, payload, .. } = frame;
     Ok(Some(match opcode {
         OpCode::Ping => Message::Ping(owned(payload).freeze()),
@@ -102,11 +112,11 @@ fn take(fragments: &mut Option<(bool, BytesMut)>, frame: Frame<'_>) -> Result<Op
         OpCode::Text | OpCode::Binary if fragments.is_some() => return Err(WebSocketError::InvalidFragment),
         OpCode::Text | OpCode::Binary if fin => complete(opcode == OpCode::Text, owned(payload))?,
         OpCode::Text | OpCode::Binary => {
-            *fragments = Some((opcode == OpCode::Text, owned(payload)));
+            *fragments = Some(Fragments { text: opcode == OpCode::Text, message: owned(payload), frames: 1 });
             return Ok(None);
         }
         OpCode::Continuation => {
-            let Some((text, mut message)) = fragments.take() else {
+            let Some(Fragments { text, mut message, frames }) = fragments.take() else {
                 return Err(WebSocketError::InvalidContinuationFrame);
             };
             if message.len() + payload.len() > MAX_MESSAGE {
@@ -114,7 +124,7 @@ fn take(fragments: &mut Option<(bool, BytesMut)>, frame: Frame<'_>) -> Result<Op
             }
             message.extend_from_slice(&payload);
             if !fin {
-                *fragments = Some((text, message));
+                *fragments = Some(Fragments { text, message, frames: frames + 1 });
                 return Ok(None);
             }
             complete(text, message)?
@@ -191,10 +201,10 @@ pub(crate) struct Upgrading {
 
 impl Upgrading {
     /// The connection, and what was read of it beyond the handshake. None: it broke.
-    pub(crate) async fn connection(self) -> Option<(TcpStream, Bytes)> {
+    pub(crate) async fn connection(self) -> Option<(Transport, Bytes)> {
         // Nothing has been read through it: it only carries the connection here.
         let upgraded = self.upgrading.await.ok()?.into_inner().into_inner();
-        let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+        let parts = upgraded.downcast::<TokioIo<Transport>>().ok()?;
         Some((parts.io.into_inner(), parts.read_buf))
     }
 }

@@ -762,3 +762,108 @@ async fn the_echo_is_there_only_where_it_is_wanted_and_keeps_to_the_limits() {
     assert_eq!(client.rest().await, ["closed 1009"]);
     house.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_in_countless_pieces_and_pongs_without_end_are_cut() {
+    let house = House::open().await;
+    let piece = |opcode: u8, payload: &[u8]| [&[opcode, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat();
+    let mut raw = raw_socket(&house).await;
+    // As many as may be, all but the first and the last of them empty.
+    let pieces = [piece(0x01, b"__PING"), piece(0x00, b"").repeat(1_022), piece(0x80, b"__")].concat();
+    raw.write_all(&pieces).await.unwrap();
+    let mut pong = [0; 10];
+    raw.read_exact(&mut pong).await.unwrap();
+    assert_eq!(&pong[2..], b"__PONG__");
+    raw.write_all(&[piece(0x02, b"x"), piece(0x00, b"").repeat(1_023)].concat()).await.unwrap();
+    assert_eq!(close_code(&mut raw).await, 1008);
+    for flood in [piece(0x8a, b""), piece(0x82, b"")] {
+        let mut raw = raw_socket(&house).await;
+        let start = [&[0x81, 0xfe, 0, START.len() as u8, 0, 0, 0, 0], START.as_bytes()].concat();
+        raw.write_all(&start).await.unwrap();
+        raw.write_all(&flood.repeat(100)).await.unwrap();
+        assert_eq!(close_code(&mut raw).await, 1008);
+    }
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_any_origin_are_served_unless_a_list_says_otherwise() {
+    let listed = vec!["https://app.example.org".to_owned()];
+    let open = House::open().await;
+    let narrow = House::with(hearsay_gateway::Config { origins: listed, ..config() }, Limits::default()).await;
+    for (house, origin, status) in [
+        (&open, Some("https://elsewhere.example"), 101),
+        (&narrow, Some("https://elsewhere.example"), 403),
+        (&narrow, Some("https://app.example.org"), 101),
+        (&narrow, None, 101),
+    ] {
+        let token = house.token();
+        for path in ["/v1/streaming/m", "/v1/subscribe/m"] {
+            let mut headers = vec![("x-api-key", token.as_str())];
+            headers.extend(origin.map(|origin| ("origin", origin)));
+            let got = match house.handshake(&house.url(path), &headers).await {
+                Ok((_, response)) => response.status().as_u16(),
+                Err(error) => {
+                    let (status, body) = refused(error);
+                    assert!(body["message"].as_str().unwrap().contains("origin"), "{body}");
+                    status
+                }
+            };
+            assert_eq!(got, status, "{origin:?} {path}");
+        }
+    }
+    let ask = async |origin: &str, method: &str| {
+        let head = format!("{method} /oauth2/token:generate HTTP/1.1\r\norigin: {origin}");
+        narrow.http(&head, "{}").await.to_lowercase()
+    };
+    let mine = ask("https://app.example.org", "OPTIONS").await;
+    assert!(mine.starts_with("http/1.1 204"), "{mine}");
+    assert!(mine.contains("access-control-allow-origin: https://app.example.org\r\n"), "{mine}");
+    assert!(mine.contains("vary: origin"), "{mine}");
+    for method in ["OPTIONS", "POST"] {
+        let theirs = ask("https://elsewhere.example", method).await;
+        assert!(theirs.starts_with("http/1.1 403") && !theirs.contains("access-control"), "{theirs}");
+    }
+    // The page is read by nobody else, whatever the list says.
+    for house in [&open, &narrow] {
+        let page = house.http("GET / HTTP/1.1\r\norigin: https://app.example.org", "").await.to_lowercase();
+        assert!(page.starts_with("http/1.1 200") && !page.contains("access-control"), "{page}");
+        assert!(page.contains("cross-origin-resource-policy: same-origin"), "{page}");
+    }
+    open.close().await;
+    narrow.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_asks_in_its_url_who_comes_and_speaks() {
+    let house = House::open().await;
+    let mut told = house.socket("/v1/subscribe/m?presence=true").await;
+    let mut plain = house.socket("/v1/subscribe/m").await;
+    let mut client = house.socket("/v1/streaming/m").await;
+    client.start(START).await;
+    let joined = told.until("presence").await;
+    assert_eq!((&joined["kind"], &joined["user"]["name"]), (&"joined".into(), &"Ana".into()), "{joined}");
+    client.audio(300).await;
+    client.text(STOP).await;
+    let all = plain.rest().await;
+    assert!(!all.contains(&"presence".to_owned()) && all.contains(&"message Heard 300 bytes.".to_owned()), "{all:?}");
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_renews_its_token_for_its_own_meeting_only() {
+    let house = House::open().await;
+    let mut listener = house.socket("/v1/subscribe/m").await;
+    let elsewhere = house.token_for(&[Permission::Subscribe], Some("n"));
+    let speaks = house.token_for(&[Permission::Publish], None);
+    for token in ["nonsense", &elsewhere, &speaks, &house.foreign_token()] {
+        listener.text(&format!(r#"{{"type":"token","access_token":"{token}"}}"#)).await;
+        assert_eq!(listener.short().await, "error forbidden", "{token}");
+    }
+    listener.text(&format!(r#"{{"type":"token","access_token":"{}"}}"#, house.expired_token())).await;
+    assert_eq!(listener.short().await, "error token_expired");
+    listener.text(&format!(r#"{{"type":"token","access_token":"{}"}}"#, house.token())).await;
+    listener.text("__PING__").await;
+    assert_eq!(listener.short().await, "__PONG__");
+    house.close().await;
+}

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use hearsay_protocol::{ChunkNumber, StreamTime, event::SpeakerConfig};
 
 use crate::{
+    codec::Fault,
     engine::{Engine, EngineError, Request},
     lane::{Commit, Effect, Lane, LaneError, Marker, Outcome, Start},
     segment::Settings,
@@ -16,6 +17,8 @@ use crate::{
 pub enum OfflineError {
     #[error(transparent)]
     Lane(#[from] LaneError),
+    #[error(transparent)]
+    Audio(#[from] Fault),
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
@@ -54,6 +57,7 @@ pub fn transcribe(
                 }
                 Effect::Commit(commit) => commits.push(commit),
                 Effect::Over => return Ok(commits),
+                Effect::Broken(fault) => return Err(fault.into()),
                 Effect::Cancel(_) | Effect::Partial(_) | Effect::Finalized(_) | Effect::Signal(_) => {}
             }
         }

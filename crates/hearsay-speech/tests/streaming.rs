@@ -76,6 +76,7 @@ fn stream(
                             lived += 1;
                         }
                         Effect::Over => return (commits, partials, early),
+                        Effect::Broken(fault) => panic!("{fault}"),
                         Effect::Cancel(_) | Effect::Finalized(_) | Effect::Signal(_) => {}
                     }
                 }

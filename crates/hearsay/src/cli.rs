@@ -60,7 +60,7 @@ pub(crate) struct Dev {
     /// Keep the conversation log in Redis. Not available in this version.
     #[arg(long, value_name = "URL")]
     pub(crate) redis: Option<String>,
-    /// Serve TLS, self-signed or from CERT and KEY. Not available in this version.
+    /// Serve TLS: with a self-signed certificate, made once and kept in the cache folder, or with CERT and KEY (PEM files).
     #[arg(long, num_args = 0..=2, value_names = ["CERT", "KEY"])]
     pub(crate) tls: Option<Vec<PathBuf>>,
     #[command(flatten)]

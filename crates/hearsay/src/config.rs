@@ -110,11 +110,26 @@ impl Config {
         self.uplink.validate()?;
         self.recognizer.validate()?;
         let (spread, deadline) = (self.gateway.drain_spread, self.process.drain_deadline);
-        if spread.get() + self.gateway.flush.get() > deadline.get() {
+        let hold = self.gateway.resume_hold;
+        if spread.get() + hold.get() + self.gateway.flush.get() > deadline.get() {
             return Err(format!(
-                "process.drain_deadline ({deadline}) must leave time for gateway.drain_spread ({spread}) and \
-                 gateway.flush ({})",
+                "process.drain_deadline ({deadline}) must leave time for gateway.drain_spread ({spread}), \
+                 gateway.resume_hold ({hold}) and gateway.flush ({})",
                 self.gateway.flush
+            ));
+        }
+        if hold.get() >= self.bus.rejoin_grace.get() {
+            return Err(format!(
+                "gateway.resume_hold ({hold}) must be below bus.rejoin_grace ({}), or what was heard is lost with its \
+                 conversation",
+                self.bus.rejoin_grace
+            ));
+        }
+        if self.gateway.resume_renewal.get() < self.bus.rejoin_grace.get() {
+            return Err(format!(
+                "gateway.resume_renewal ({}) must be at least bus.rejoin_grace ({}), or tokens expire before the wait \
+                 for their client does",
+                self.gateway.resume_renewal, self.bus.rejoin_grace
             ));
         }
         Ok(())

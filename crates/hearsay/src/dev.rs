@@ -3,6 +3,7 @@
 use std::{
     io::{self, Write},
     net::{SocketAddr, TcpListener},
+    path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant, SystemTime},
 };
@@ -18,7 +19,7 @@ use crate::{
     cli,
     compose::{self, Parts},
     config::{self, AuthConfig, Config, Flags},
-    models,
+    models, tls,
     token_file::TokenFile,
 };
 
@@ -28,13 +29,18 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 pub(crate) fn run(arguments: cli::Dev) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     unavailable(&arguments)?;
+    let tls = arguments.tls.map(|given| tls_of(&given)).transpose()?;
     let flags = Flags::default()
+        .with("--tls", "gateway", "tls", tls)
         .with("--listen", "gateway", "listen", arguments.listen.map(|address| address.to_string()))
         .with("--app-id", "auth", "app_id", arguments.app_id)
         .with("--app-secret", "auth", "app_secret", arguments.app_secret);
     let config = config::load(&arguments.sources, flags)?;
     logs::install(&config.log).map_err(anyhow::Error::msg)?;
     try_port(config.gateway.listen)?;
+    if let Some(tls) = &config.gateway.tls {
+        tls.check()?;
+    }
     let models = models::store(&config)?.fetch(&mut Terminal::default())?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -58,6 +64,7 @@ async fn serve(config: Config, models: Models, tasks: &Tasks, begun: Instant) ->
     metrics.keep_up(tasks);
     let readiness = Readiness::new();
     let account = AccountId::new(&config.auth.account)?;
+    let scheme = if config.gateway.tls.is_some() { "https" } else { "http" };
     let auth = auth(&config.auth, account.clone())?;
     let drain = tasks.drain();
 
@@ -76,14 +83,20 @@ async fn serve(config: Config, models: Models, tasks: &Tasks, begun: Instant) ->
         tracing::warn!(%error, "the token could not be left for `hearsay transcribe`; pass it by hand");
     }
     let mut out = io::stdout();
-    writeln!(out, "ready http://{}", reachable(address))?;
+    writeln!(out, "ready {scheme}://{}", reachable(address))?;
     writeln!(out, "token {token}")?;
     out.flush()?;
     // For people; the token is behind the #, which browsers send to nobody.
-    eprintln!("open in a browser:        http://{}/?meeting=stand-up#token={token}", reachable(address));
+    eprintln!("open in a browser:        {scheme}://{}/?meeting=stand-up#token={token}", reachable(address));
     tracing::info!(%address, after = ?begun.elapsed(), "ready");
     drain.cancelled().await;
     Ok(())
+}
+
+/// As the configuration says it.
+fn tls_of(given: &[PathBuf]) -> anyhow::Result<toml::Table> {
+    let files = tls::files(given, &hearsay_models::cache_folder()?)?;
+    Ok(toml::Table::try_from(files)?)
 }
 
 fn unavailable(arguments: &cli::Dev) -> anyhow::Result<()> {
@@ -92,9 +105,6 @@ fn unavailable(arguments: &cli::Dev) -> anyhow::Result<()> {
             "--redis: the Redis log is not in this version; without the flag the log is kept in memory, and ends with \
              the process"
         );
-    }
-    if arguments.tls.is_some() {
-        bail!("--tls: TLS is not in this version; browsers treat http://localhost as secure, microphones included");
     }
     Ok(())
 }
@@ -159,8 +169,6 @@ fn now() -> anyhow::Result<Timestamp> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
 
     #[test]
@@ -180,16 +188,15 @@ mod tests {
 
     #[test]
     fn what_is_not_in_this_version_is_not_accepted_in_silence() {
-        let dev = |redis: Option<&str>, tls| cli::Dev {
+        let dev = |redis: Option<&str>| cli::Dev {
             listen: None,
             app_id: None,
             app_secret: None,
             redis: redis.map(str::to_owned),
-            tls,
+            tls: None,
             sources: cli::Sources::default(),
         };
-        assert!(unavailable(&dev(None, None)).is_ok());
-        assert!(unavailable(&dev(Some("redis://localhost"), None)).unwrap_err().to_string().starts_with("--redis"));
-        assert!(unavailable(&dev(None, Some(Vec::<PathBuf>::new()))).unwrap_err().to_string().starts_with("--tls"));
+        assert!(unavailable(&dev(None)).is_ok());
+        assert!(unavailable(&dev(Some("redis://localhost"))).unwrap_err().to_string().starts_with("--redis"));
     }
 }

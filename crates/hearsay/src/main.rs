@@ -9,6 +9,7 @@ mod config;
 mod dev;
 mod load;
 mod models;
+mod tls;
 mod token_file;
 mod transcribe;
 

@@ -6,11 +6,18 @@ use std::{
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    sync::mpsc::{Receiver, sync_channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, sync_channel},
+    },
     time::{Duration, Instant},
 };
 
 use hearsay_models::{ModelStore, Models, Recordings, Silent};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
 
 /// Generous: a busy machine, and code that is not compiled for speed.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -45,13 +52,16 @@ struct Dev {
 
 impl Dev {
     fn start(arguments: &[&str]) -> Self {
-        let mut command = hearsay(&["dev", "--listen", "127.0.0.1:0"]);
-        let mut process = command.args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        Self::of(hearsay(&["dev", "--listen", "127.0.0.1:0"]).args(arguments), "ready http://")
+    }
+
+    fn of(command: &mut Command, ready: &str) -> Self {
+        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(process.stdout.take().unwrap());
         let (tell, lines) = sync_channel(16);
         std::thread::spawn(move || out.lines().map_while(Result::ok).for_each(|line| drop(tell.send(line))));
         let mut dev = Self { process, lines, address: String::new(), token: String::new() };
-        dev.address = dev.line().strip_prefix("ready http://").unwrap().to_owned();
+        dev.address = dev.line().strip_prefix(ready).unwrap().to_owned();
         dev.token = dev.line().strip_prefix("token ").unwrap().to_owned();
         dev
     }
@@ -165,10 +175,52 @@ fn a_taken_port_fails_at_once_and_by_name() {
 
 #[test]
 fn what_is_not_in_this_version_says_so() {
-    for arguments in [&["dev", "--redis", "redis://127.0.0.1"][..], &["dev", "--tls"]] {
-        let output = run(arguments);
+    let output = run(&["dev", "--redis", "redis://127.0.0.1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(told(&output).contains("not in this version"), "{}", told(&output));
+}
+
+#[test]
+fn tls_is_served_with_a_certificate_that_stays_the_same() {
+    models();
+    let cache = tempfile::tempdir().unwrap();
+    let start = || {
+        let mut command = hearsay(&["dev", "--tls", "--listen", "127.0.0.1:0"]);
+        command.env("HEARSAY_CACHE", cache.path());
+        command.env("HEARSAY__MODELS__CACHE", hearsay_models::cache_folder().unwrap());
+        Dev::of(&mut command, "ready https://")
+    };
+    let dev = start();
+    let path = cache.path().join("dev/tls.pem");
+    let first = std::fs::read(&path).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(&first).unwrap()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let config = Arc::new(config);
+    let ask = |address: &str, name: &'static str| {
+        let connection = ClientConnection::new(Arc::clone(&config), ServerName::try_from(name).unwrap()).unwrap();
+        let mut stream = StreamOwned::new(connection, TcpStream::connect(address).unwrap());
+        let mut answer = String::new();
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+        stream.read_to_string(&mut answer).map(|_| answer)
+    };
+    for name in ["localhost", "127.0.0.1"] {
+        assert!(ask(&dev.address, name).unwrap().starts_with("HTTP/1.1 200"));
+    }
+    assert!(ask(&dev.address, "another.example").is_err());
+    assert!(dev.stop().0.success());
+    let dev = start();
+    assert_eq!(std::fs::read(&path).unwrap(), first);
+    assert!(ask(&dev.address, "localhost").unwrap().starts_with("HTTP/1.1 200"));
+    assert!(dev.stop().0.success());
+    for (arguments, named) in [(&["--tls", "a"][..], "--tls takes"), (&["--tls", "none.pem", "none.pem"], "none.pem")] {
+        let output = run(&[&["dev"], arguments].concat());
         assert_eq!(output.status.code(), Some(1));
-        assert!(told(&output).contains("not in this version"), "{}", told(&output));
+        assert!(told(&output).contains(named), "{}", told(&output));
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::{ops::Range, sync::Arc};
 
-use hearsay_protocol::StreamTime;
+use hearsay_protocol::{SampleRate, StreamTime};
 
 use super::{
     LaneError,
     run::{Begin, Run},
 };
 use crate::{
-    codec::{self, Codec},
+    codec::{self, Decoder, Packet},
     engine::{ENGINE_RATE, VAD_FRAME},
     resample::Resampler,
     segment::{Frames, Segmenter, Step},
@@ -18,8 +18,14 @@ use crate::{
 
 /// Everything that hears. Begun afresh at every cut.
 pub(super) struct Front {
-    codec: Box<dyn Codec>,
+    decoder: Decoder,
     resampler: Resampler,
+    /// Of the samples that the resampler is given.
+    rate: u32,
+    /// The sample of the run it begins with.
+    begin: u64,
+    /// The decoder hears everything that ends after the one sample and begins at the other or later.
+    decodes: (i128, u64),
     vad: Box<dyn Vad>,
     pub(super) segmenter: Segmenter,
     /// The stream time of sample 0, µs.
@@ -36,8 +42,11 @@ pub(super) struct Front {
 impl Front {
     pub(super) fn new(run: &Run, begin: Begin, frames: Frames, vad: Box<dyn Vad>) -> Result<Self, LaneError> {
         let mut front = Self {
-            codec: codec::open(run.format)?,
+            decoder: Decoder::new(run.format.encoding),
             resampler: Resampler::new(run.format.rate)?,
+            rate: run.format.rate.get(),
+            begin: 0,
+            decodes: (0, 0),
             vad,
             segmenter: Segmenter::new(frames, begin.preroll),
             origin: begin.origin,
@@ -46,18 +55,25 @@ impl Front {
             flushed: false,
             decoded: Vec::new(),
         };
-        front.vad.reset();
+        front.restart(run, begin, frames, true)?;
         Ok(front)
     }
 
     /// Forgets everything and begins at another place. `changed`: in another format.
     pub(super) fn restart(&mut self, run: &Run, begin: Begin, frames: Frames, changed: bool) -> Result<(), LaneError> {
-        self.codec = codec::open(run.format)?;
         if changed {
-            self.resampler = Resampler::new(run.format.rate)?;
+            self.decoder = Decoder::new(run.format.encoding);
         } else {
-            self.resampler.reset();
+            self.decoder.reset();
         }
+        if self.rate == run.rate() {
+            self.resampler.reset();
+        } else {
+            self.set_rate(run.rate())?;
+        }
+        self.begin = begin.sample;
+        let preroll = codec::preroll(run.format.encoding);
+        self.decodes = (i128::from(begin.sample) - i128::from(preroll), run.first);
         self.vad.reset();
         self.segmenter = Segmenter::new(frames, begin.preroll);
         self.origin = begin.origin;
@@ -67,11 +83,38 @@ impl Front {
         Ok(())
     }
 
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(), LaneError> {
-        self.decoded.clear();
-        self.codec.decode(bytes, &mut self.decoded);
-        self.resampler.push(&self.decoded, &mut self.samples)?;
+    fn set_rate(&mut self, rate: u32) -> Result<(), LaneError> {
+        self.resampler = Resampler::new(SampleRate::nearest(rate))?;
+        self.rate = rate;
         Ok(())
+    }
+
+    /// Nothing of the packet is heard.
+    pub(super) fn skips(&self, packet: &Packet) -> bool {
+        i128::from(packet.end()) <= self.decodes.0 || packet.start < self.decodes.1
+    }
+
+    /// Hears the packet from its sample `from` on: about a frame of it where it can be divided, otherwise all. Answers with
+    /// which sample to go on, and how many could not be decoded.
+    pub(super) fn feed(&mut self, packet: &Packet, from: u64) -> Result<(u64, u64), LaneError> {
+        if packet.rate != self.rate {
+            self.set_rate(packet.rate)?;
+        }
+        let mut part = from..packet.samples;
+        // What the decoder alone needs is not heard.
+        let before = self.begin.saturating_sub(packet.start);
+        if packet.divides() {
+            let frame = u64::from(packet.rate) * VAD_FRAME as u64 / u64::from(ENGINE_RATE);
+            part.start = part.start.max(before).min(part.end);
+            part.end = part.end.min(part.start + frame.max(1));
+        } else {
+            part.start = before.min(part.end);
+        }
+        self.decoded.clear();
+        let [begin, end] = [part.start, part.end].map(|sample| usize::try_from(sample).unwrap_or(usize::MAX));
+        let failed = self.decoder.part(packet, begin..end, &mut self.decoded);
+        self.resampler.push(&self.decoded, &mut self.samples)?;
+        Ok((part.end, failed))
     }
 
     /// No audio follows before the next cut: whatever the resampler holds comes out. Answers whether it had not yet.

@@ -17,7 +17,7 @@ mod front;
 mod hypothesis;
 mod run;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use hearsay_protocol::{
@@ -27,8 +27,8 @@ use hearsay_protocol::{
 
 use self::{front::Front, hypothesis::Hypothesis, run::Run};
 use crate::{
-    codec::Unsupported,
-    engine::{ENGINE_RATE, EngineError, Kind, Transcript, VAD_FRAME},
+    codec::{self, Fault, Packet, Reader, Resume, Unreadable},
+    engine::{ENGINE_RATE, EngineError, Kind, Transcript},
     resample::ResampleError,
     segment::{Frames, Settings, Speech, Step},
     vad::{Vad, VadError},
@@ -85,6 +85,8 @@ pub enum Effect {
     Signal(Signal),
     /// Everything is committed; nothing follows.
     Over,
+    /// The audio is not what its format says from some place on. Everything before is committed; nothing follows.
+    Broken(Fault),
 }
 
 /// A request to the engine.
@@ -202,7 +204,7 @@ pub enum LaneError {
     #[error("audio after the end of the stream")]
     AfterEnd,
     #[error(transparent)]
-    Unsupported(#[from] Unsupported),
+    Headers(#[from] Unreadable),
     #[error(transparent)]
     Vad(#[from] VadError),
     #[error(transparent)]
@@ -218,19 +220,23 @@ pub struct Lane {
     front: Front,
     /// The run that `front` hears.
     run: Run,
-    /// Chunks from the restart point on, and markers that have not been passed.
+    /// Packets from the restart point on, and markers that have not been passed.
     items: VecDeque<Item>,
-    /// What `front` hears next: the item, and how many of its bytes it heard.
-    cursor: (usize, usize),
-    /// Bytes to come that lie before the front's beginning.
-    skip: u64,
-    /// Bytes from the cursor on.
-    ahead: usize,
-    /// The end of what was given: the next chunk, its run and its place there.
+    /// The chunks that anything from the restart point on may lie in.
+    chunks: VecDeque<Chunk>,
+    /// What `front` hears next: the item, and how many of its samples it heard.
+    cursor: (usize, u64),
+    /// Samples from the cursor on.
+    ahead: u64,
+    /// Samples that could not be decoded, µs.
+    lost: u64,
+    /// The end of what was given: the next chunk, its run and what finds packets there.
     next: ChunkNumber,
     tail: Run,
-    tail_bytes: u64,
+    reader: Reader,
     ended: bool,
+    /// The audio is not what it should be: nothing more is taken.
+    broken: bool,
     over: bool,
     /// Cuts whose utterances are being decoded, and what waits behind them.
     due: VecDeque<Due>,
@@ -243,14 +249,52 @@ pub struct Lane {
 }
 
 enum Item {
-    Chunk { number: ChunkNumber, data: Bytes, before: u64 },
-    Marker { chunk: ChunkNumber, marker: Marker, before: u64, change: Option<(Run, u64)> },
+    Packet(Packet),
+    Marker {
+        chunk: ChunkNumber,
+        marker: Marker,
+        /// Where its run is.
+        edge: Edge,
+        /// The run that follows, and where that begins.
+        change: Option<(Run, Edge)>,
+    },
+    /// What follows is not audio.
+    Broken {
+        fault: Fault,
+        edge: Edge,
+    },
+}
+
+/// Between two chunks.
+#[derive(Clone, Copy)]
+struct Edge {
+    /// Samples of the run before it.
+    samples: u64,
+    /// Bytes of the format before it.
+    bytes: u64,
+    /// From where a fresh reader finds the packet after those before it.
+    resume: Resume,
+}
+
+impl Edge {
+    fn of(reader: &Reader) -> Self {
+        Self { samples: reader.samples(), bytes: reader.taken(), resume: reader.here() }
+    }
+}
+
+/// Where a chunk lies in the bytes of its format.
+struct Chunk {
+    number: ChunkNumber,
+    era: u32,
+    before: u64,
+    length: u64,
 }
 
 enum Due {
     Commit { commit: Commit, speech: Option<Box<Waiting>> },
     Finalized(String),
     Over,
+    Broken(Fault),
 }
 
 /// An utterance at the engine.
@@ -283,32 +327,42 @@ struct PartialState {
 
 impl Lane {
     /// # Errors
-    /// For audio that cannot be decoded.
+    /// When the restart point is not one this version writes, or a model fails.
     pub fn new(settings: &Settings, start: Start, vad: Box<dyn Vad>) -> Result<Self, LaneError> {
         let frames = settings.frames();
         let Start { config, watermark, restart, recorded } = start;
-        let (next, bytes, run) = match restart {
-            Some(Restart { chunk, at, bytes_before, format, headers }) => {
-                (chunk, bytes_before, Run::new(format, headers, bytes_before, at)?)
+        let (next, run, reader) = match restart {
+            Some(restart) => {
+                let (reader, first) = Reader::resume(&restart)?;
+                let rate = reader.rate().unwrap_or(restart.format.rate.get());
+                let mut run = Run::new(restart.format, 0, rate, reader.samples(), restart.at);
+                run.first = first;
+                (restart.chunk, run, reader)
             }
-            None => (ChunkNumber(0), 0, Run::new(config.format, Bytes::new(), 0, StreamTime::ZERO)?),
+            None => {
+                let reader = Reader::new(config.format);
+                let rate = reader.rate().unwrap_or(config.format.rate.get());
+                (ChunkNumber(0), Run::new(config.format, 0, rate, 0, StreamTime::ZERO), reader)
+            }
         };
-        let begin = run.begin(watermark, bytes, frames.preroll);
+        let begin = run.begin(watermark, reader.samples(), frames.preroll);
         Ok(Self {
             frames,
             recorded,
             config,
             watermark,
             front: Front::new(&run, begin, frames, vad)?,
-            skip: (begin.sample * run.width).saturating_sub(bytes),
             tail: run.clone(),
             run,
             items: VecDeque::new(),
+            chunks: VecDeque::new(),
             cursor: (0, 0),
             ahead: 0,
+            lost: 0,
             next,
-            tail_bytes: bytes,
+            reader,
             ended: false,
+            broken: false,
             over: false,
             due: VecDeque::new(),
             early: None,
@@ -320,37 +374,64 @@ impl Lane {
         })
     }
 
-    /// The next chunk of the stream.
+    /// The next chunk of the stream. Answers how much audio it completed.
     ///
     /// # Errors
     /// When it is not the next one.
-    pub fn chunk(&mut self, number: ChunkNumber, data: Bytes) -> Result<(), LaneError> {
+    pub fn chunk(&mut self, number: ChunkNumber, data: Bytes) -> Result<Duration, LaneError> {
         self.expect(number)?;
         self.next = number.next();
-        self.ahead += data.len();
-        let before = self.tail_bytes;
-        self.tail_bytes += data.len() as u64;
-        self.items.push_back(Item::Chunk { number, data, before });
-        Ok(())
+        if self.broken {
+            return Ok(Duration::ZERO);
+        }
+        let (era, before, length) = (self.tail.era, self.reader.taken(), data.len() as u64);
+        self.chunks.push_back(Chunk { number, era, before, length });
+        let begun = self.reader.samples();
+        let taken = self.reader.push(data);
+        while let Some(packet) = self.reader.packet() {
+            self.tail.set_rate(packet.rate);
+            self.ahead += packet.samples;
+            self.items.push_back(Item::Packet(packet));
+        }
+        let lost = self.reader.take_lost();
+        self.lost += self.micros(lost);
+        if let Err(fault) = taken {
+            self.broken = true;
+            self.items.push_back(Item::Broken { fault, edge: Edge::of(&self.reader) });
+        }
+        Ok(Duration::from_micros(self.micros(self.reader.samples() - begun)))
+    }
+
+    fn micros(&self, samples: u64) -> u64 {
+        samples.saturating_mul(1_000_000) / u64::from(self.tail.rate())
     }
 
     /// Something happens before chunk `chunk`, which is the next one.
     ///
     /// # Errors
-    /// When it is not the next one, or for audio that cannot be decoded.
+    /// When it is not the next one.
     pub fn marker(&mut self, chunk: ChunkNumber, marker: Marker) -> Result<(), LaneError> {
         self.expect(chunk)?;
-        let before = self.tail_bytes;
-        let now = self.tail.time_after(before);
-        let change = match &marker {
+        if self.broken {
+            return Ok(());
+        }
+        let edge = Edge::of(&self.reader);
+        let now = self.tail.time(edge.samples);
+        let run = match &marker {
             Marker::Config(config) if config.format != self.tail.format => {
-                Some((Run::new(config.format, Bytes::new(), 0, now)?, 0))
+                // What was begun in the old format is complete nowhere.
+                self.reader = Reader::new(config.format);
+                let rate = self.reader.rate().unwrap_or(config.format.rate.get());
+                Some(Run::new(config.format, self.tail.era + 1, rate, 0, now))
             }
-            // A sample that the marker divides is nobody's; what follows stays aligned.
-            Marker::Reanchor(at) if *at > now => {
-                let divided = before % self.tail.width;
-                Some((Run::new(self.tail.format, self.tail.headers.clone(), divided, *at)?, divided))
-            }
+            Marker::Reanchor(at) if *at > now => Some(match self.reader.realigned() {
+                // A sample that the marker divides is nobody's; what follows stays aligned.
+                Some(realigned) => {
+                    self.reader = realigned;
+                    Run::new(self.tail.format, self.tail.era + 1, self.tail.rate(), self.reader.samples(), *at)
+                }
+                None => self.tail.jump(edge.samples, *at),
+            }),
             // The clock is there already: the marker was passed before the restart point.
             Marker::Reanchor(_) => return Ok(()),
             Marker::Config(_) | Marker::Finalize(_) => None,
@@ -359,11 +440,11 @@ impl Lane {
                 None
             }
         };
-        if let Some((run, bytes)) = &change {
+        let change = run.map(|run| {
             self.tail = run.clone();
-            self.tail_bytes = *bytes;
-        }
-        self.items.push_back(Item::Marker { chunk, marker, before, change });
+            (run, Edge::of(&self.reader))
+        });
+        self.items.push_back(Item::Marker { chunk, marker, edge, change });
         Ok(())
     }
 
@@ -379,7 +460,12 @@ impl Lane {
 
     /// The lane has less than a second of audio to hear.
     pub fn wants_input(&self) -> bool {
-        (self.ahead as u64) < u64::from(self.tail.format.rate.get()) * self.tail.width
+        self.ahead < u64::from(self.tail.rate())
+    }
+
+    /// Audio that was lost or could not be decoded, and is silence, since this was last asked.
+    pub fn take_lost(&mut self) -> Duration {
+        Duration::from_micros(std::mem::take(&mut self.lost))
     }
 
     /// Leaves out what `degrade` says from here on.
@@ -394,7 +480,7 @@ impl Lane {
 
     /// The end of the audio given.
     pub fn heard(&self) -> StreamTime {
-        self.tail.time_after(self.tail_bytes)
+        self.tail.time(self.reader.samples())
     }
 
     /// Speech probability of the last frame.
@@ -434,27 +520,26 @@ impl Lane {
             }
             match self.items.get(self.cursor.0) {
                 None => return Ok(Progress::Idle),
-                Some(Item::Chunk { .. }) => self.feed()?,
-                Some(Item::Marker { .. }) => self.pass()?,
+                Some(Item::Packet(_)) => self.feed()?,
+                Some(Item::Marker { .. } | Item::Broken { .. }) => self.pass()?,
             }
         }
         Ok(Progress::Idle)
     }
 
-    /// Gives the front about a frame more of the chunk at the cursor.
+    /// Gives the front the packet at the cursor, or about a frame more of it.
     fn feed(&mut self) -> Result<(), LaneError> {
         let (index, offset) = self.cursor;
-        let Some(Item::Chunk { data, .. }) = self.items.get(index) else { return Ok(()) };
-        let rest = &data[offset..];
-        let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(rest.len());
-        let frame = u64::from(self.run.format.rate.get()) * self.run.width * VAD_FRAME as u64 / u64::from(ENGINE_RATE);
-        let taken = usize::try_from(frame).unwrap_or(VAD_FRAME).max(1).min(rest.len() - skipped);
-        if taken > 0 {
-            self.front.feed(&rest[skipped..skipped + taken])?;
+        let Some(Item::Packet(packet)) = self.items.get(index) else { return Ok(()) };
+        let (mut end, mut failed) = (packet.samples, 0);
+        self.run.set_rate(packet.rate);
+        if !self.front.skips(packet) {
+            (end, failed) = self.front.feed(packet, offset)?;
         }
-        self.skip -= skipped as u64;
-        self.ahead -= skipped + taken;
-        self.cursor = if skipped + taken == rest.len() { (index + 1, 0) } else { (index, offset + skipped + taken) };
+        let done = end >= packet.samples;
+        self.ahead -= end - offset;
+        self.lost += self.micros(failed);
+        self.cursor = if done { (index + 1, 0) } else { (index, end) };
         Ok(())
     }
 
@@ -482,35 +567,44 @@ impl Lane {
     /// The marker at the cursor: everything before it is heard.
     fn pass(&mut self) -> Result<(), LaneError> {
         let index = self.cursor.0;
-        let Some(Item::Marker { marker, before, .. }) = self.items.get(index) else { return Ok(()) };
-        let through = match marker {
-            Marker::Reanchor(at) => *at,
-            _ => self.run.time_after(*before),
+        let through = match self.items.get(index) {
+            Some(Item::Marker { marker: Marker::Reanchor(at), .. }) => *at,
+            Some(Item::Marker { edge, .. } | Item::Broken { edge, .. }) => self.run.time(edge.samples),
+            Some(Item::Packet(_)) | None => return Ok(()),
         };
         let cuts = through > self.watermark;
         if cuts && self.front.flush()? {
             return Ok(());
         }
         let speech = if cuts { self.front.finish()? } else { None };
-        let Some(Item::Marker { chunk, marker, change, .. }) = self.items.remove(index) else { return Ok(()) };
+        let (marker, change) = match self.items.remove(index) {
+            Some(Item::Marker { chunk, marker, change, .. }) => {
+                (Ok(marker), change.map(|(run, edge)| (run, edge, chunk)))
+            }
+            Some(Item::Broken { fault, .. }) => (Err(fault), None),
+            Some(Item::Packet(_)) | None => return Ok(()),
+        };
         if change.is_some() {
             // Nothing before it can be needed again.
             self.items.drain(..index);
         }
-        let change = change.map(|(run, bytes)| (run, bytes, chunk));
         if cuts {
             self.cut(through, speech, change)?;
         } else if change.is_some() {
             self.go_on(change)?;
         }
         match marker {
-            Marker::Config(config) => self.config = config,
-            Marker::Finalize(id) => self.due.push_back(Due::Finalized(id)),
-            Marker::End => {
+            Ok(Marker::Config(config)) => self.config = config,
+            Ok(Marker::Finalize(id)) => self.due.push_back(Due::Finalized(id)),
+            Ok(Marker::End) => {
                 self.due.push_back(Due::Over);
                 self.over = true;
             }
-            Marker::Reanchor(_) => {}
+            Ok(Marker::Reanchor(_)) => {}
+            Err(fault) => {
+                self.due.push_back(Due::Broken(fault));
+                self.over = true;
+            }
         }
         self.settle();
         Ok(())
@@ -521,7 +615,7 @@ impl Lane {
         &mut self,
         through: StreamTime,
         speech: Option<Speech>,
-        change: Option<(Run, u64, ChunkNumber)>,
+        change: Option<(Run, Edge, ChunkNumber)>,
     ) -> Result<(), LaneError> {
         if let Some((id, ..)) = self.partial.waiting.take() {
             self.effects.push_back(Effect::Cancel(id));
@@ -566,45 +660,83 @@ impl Lane {
 
     /// Begins a fresh front after the watermark, in another run when that changed before the chunk given. Answers the first
     /// chunk that is not covered and the restart point, and forgets what lies before that.
-    fn go_on(&mut self, change: Option<(Run, u64, ChunkNumber)>) -> Result<(ChunkNumber, Restart), LaneError> {
+    fn go_on(&mut self, change: Option<(Run, Edge, ChunkNumber)>) -> Result<(ChunkNumber, Restart), LaneError> {
         let changed = change.as_ref().is_some_and(|(run, ..)| run.format != self.run.format);
-        let (begin, through_chunk, restart) = match change {
-            Some((run, bytes, chunk)) => {
-                let begin = run.begin(self.watermark, bytes, self.frames.preroll);
-                let restart = run.restart(chunk, bytes);
+        let (begin, through_chunk, (chunk, bytes), resume) = match change {
+            Some((run, Edge { bytes, resume, .. }, chunk)) => {
+                // The same audio on another clock may go on in the middle of what came before the marker.
+                let found = if run.era == self.run.era { self.chunk_of(resume.byte) } else { (chunk, bytes) };
                 self.run = run;
-                (begin, chunk, restart)
+                let begin = self.run.begin(self.watermark, resume.sample, self.frames.preroll);
+                (begin, chunk, if found.0 < chunk { found } else { (chunk, bytes) }, resume)
             }
             None => {
-                let first = self.items.iter().find_map(|item| match item {
-                    Item::Chunk { before, .. } => Some(*before),
-                    Item::Marker { change, before, .. } => change.as_ref().map(|_| *before),
-                });
-                let begin = self.run.begin(self.watermark, first.unwrap_or(self.tail_bytes), self.frames.preroll);
-                let (through_chunk, _) = self.chunk_of(self.run.byte_at(self.watermark));
-                let (chunk, before) = self.chunk_of(begin.sample * self.run.width);
-                (begin, through_chunk, self.run.restart(chunk, before))
+                let first = self.packets().next().map_or_else(|| self.edge().1.samples, |packet| packet.start);
+                let begin = self.run.begin(self.watermark, first, self.frames.preroll);
+                let covered = self.packet_at(i128::from(self.run.sample(self.watermark)));
+                let (through_chunk, _) = self.chunk_of(covered.byte);
+                let preroll = codec::preroll(self.run.format.encoding);
+                let resume = self.packet_at(i128::from(begin.sample) - i128::from(preroll));
+                (begin, through_chunk, self.chunk_of(resume.byte), resume)
             }
         };
-        self.items.retain(|item| !matches!(item, Item::Chunk { number, .. } if *number < restart.chunk));
-        self.ahead = self.items.iter().map(Item::len).sum();
+        let restart = self.restart(chunk, bytes, resume);
+        // A lane elsewhere has these packets and no others.
+        let first = if codec::width(self.run.format.encoding).is_some() { bytes } else { resume.byte };
+        while self
+            .items
+            .pop_front_if(|item| matches!(item, Item::Packet(packet) if packet.resume.byte < first))
+            .is_some()
+        {}
+        self.chunks.retain(|it| it.number >= chunk);
+        self.ahead = self.items.iter().map(Item::samples).sum();
         self.cursor = (0, 0);
-        self.skip = (begin.sample * self.run.width).saturating_sub(restart.bytes_before);
         self.front.restart(&self.run, begin, self.frames, changed)?;
         Ok((through_chunk, restart))
     }
 
-    /// The chunk that holds byte `byte` of the run, and where in the run it begins; otherwise the one that follows the run
-    /// so far.
+    /// The restart point at a chunk before which its format has `bytes` bytes.
+    fn restart(&self, chunk: ChunkNumber, bytes: u64, resume: Resume) -> Restart {
+        let format = self.run.format;
+        let sample = codec::width(format.encoding).map_or(resume.sample, |width| bytes.div_ceil(width));
+        let at = self.run.time(sample);
+        Restart { chunk, at, bytes_before: bytes, format, headers: resume.write(self.run.first) }
+    }
+
+    /// The packets of the front's run.
+    fn packets(&self) -> impl Iterator<Item = &Packet> {
+        let of_this_run = |item: &&Item| !matches!(item, Item::Marker { change: Some(_), .. });
+        let first = self.run.first;
+        self.items.iter().take_while(of_this_run).filter_map(move |item| match item {
+            Item::Packet(packet) if packet.start >= first => Some(packet),
+            _ => None,
+        })
+    }
+
+    /// From where the packet that holds `sample` is found, or, past all packets of the run, the next one.
+    fn packet_at(&self, sample: i128) -> Resume {
+        let packet = self.packets().find(|packet| i128::from(packet.end()) > sample);
+        packet.map_or_else(|| self.edge().1.resume, |packet| packet.resume)
+    }
+
+    /// Where the front's run ends so far, and the chunk that follows.
+    fn edge(&self) -> (ChunkNumber, Edge) {
+        let changes = self.items.iter().find_map(|item| match item {
+            Item::Marker { chunk, edge, change: Some(_), .. } => Some((*chunk, *edge)),
+            _ => None,
+        });
+        changes.unwrap_or_else(|| (self.next, Edge::of(&self.reader)))
+    }
+
+    /// The chunk that holds byte `byte` of the front's format, and how many bytes were before it; otherwise the one that
+    /// follows the run so far.
     fn chunk_of(&self, byte: u64) -> (ChunkNumber, u64) {
-        for item in &self.items {
-            match item {
-                Item::Chunk { number, data, before } if before + data.len() as u64 > byte => return (*number, *before),
-                Item::Marker { chunk, before, change: Some(_), .. } => return (*chunk, *before),
-                _ => {}
-            }
-        }
-        (self.next, self.tail_bytes)
+        let holds = |chunk: &&Chunk| chunk.era == self.run.era && chunk.before + chunk.length > byte;
+        let found = self.chunks.iter().find(holds).map(|chunk| (chunk.number, chunk.before));
+        found.unwrap_or_else(|| {
+            let (chunk, edge) = self.edge();
+            (chunk, edge.bytes)
+        })
     }
 
     /// Asks for a partial when one is due.
@@ -710,16 +842,17 @@ impl Lane {
                 }
                 Due::Finalized(id) => Effect::Finalized(id),
                 Due::Over => Effect::Over,
+                Due::Broken(fault) => Effect::Broken(fault),
             });
         }
     }
 }
 
 impl Item {
-    fn len(&self) -> usize {
+    fn samples(&self) -> u64 {
         match self {
-            Self::Chunk { data, .. } => data.len(),
-            Self::Marker { .. } => 0,
+            Self::Packet(packet) => packet.samples,
+            Self::Marker { .. } | Self::Broken { .. } => 0,
         }
     }
 }

@@ -1,12 +1,8 @@
-//! Bytes, samples and stream time of one run: audio of one format on an uninterrupted clock.
+//! Samples and stream time of one run: audio of one format on an uninterrupted clock.
 
-use bytes::Bytes;
-use hearsay_protocol::{AudioFormat, ChunkNumber, Restart, StreamTime};
+use hearsay_protocol::{AudioFormat, StreamTime};
 
-use crate::{
-    codec::{Unsupported, width},
-    segment::FRAME_US,
-};
+use crate::segment::FRAME_US;
 
 const SECOND_US: i128 = 1_000_000;
 
@@ -14,12 +10,14 @@ const SECOND_US: i128 = 1_000_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Run {
     pub(super) format: AudioFormat,
-    pub(super) headers: Bytes,
-    /// Bytes of a sample.
-    pub(super) width: u64,
+    /// Samples per second.
     rate: i128,
-    /// The stream time of sample 0, µs. Before the stream's origin only when a run begins inside a sample.
+    /// The stream time of sample 0, µs. Before the stream's origin only when a run begins later than at sample 0.
     base: i128,
+    /// Samples before this one are on another clock.
+    pub(super) first: u64,
+    /// Which of the lane's formats this is: its bytes and samples are counted from 0.
+    pub(super) era: u32,
 }
 
 /// Where a fresh front begins.
@@ -33,12 +31,25 @@ pub(super) struct Begin {
 }
 
 impl Run {
-    /// The run whose byte `bytes` (or the sample that begins after it) is heard at `at`.
-    pub(super) fn new(format: AudioFormat, headers: Bytes, bytes: u64, at: StreamTime) -> Result<Self, Unsupported> {
-        let width = width(format)?;
-        let mut run = Self { format, headers, width, rate: i128::from(format.rate.get()), base: 0 };
-        run.base = i128::from(at.0) - run.micros(bytes.div_ceil(width));
-        Ok(run)
+    /// The run whose sample `sample` is heard at `at`.
+    pub(super) fn new(format: AudioFormat, era: u32, rate: u32, sample: u64, at: StreamTime) -> Self {
+        let mut run = Self { format, rate: i128::from(rate), base: 0, first: 0, era };
+        run.base = i128::from(at.0) - run.micros(sample);
+        run
+    }
+
+    /// The same audio, whose clock jumps to `at` before `sample`.
+    pub(super) fn jump(&self, sample: u64, at: StreamTime) -> Self {
+        Self { base: i128::from(at.0) - self.micros(sample), first: sample, ..self.clone() }
+    }
+
+    /// The stream has said what its rate is, before its first sample.
+    pub(super) fn set_rate(&mut self, rate: u32) {
+        self.rate = i128::from(rate);
+    }
+
+    pub(super) fn rate(&self) -> u32 {
+        u32::try_from(self.rate).unwrap_or(u32::MAX)
     }
 
     fn micros(&self, samples: u64) -> i128 {
@@ -50,26 +61,21 @@ impl Run {
         StreamTime(u64::try_from(time).unwrap_or(u64::MAX))
     }
 
-    /// When all whole samples in the first `bytes` have been heard.
-    pub(super) fn time_after(&self, bytes: u64) -> StreamTime {
-        self.time(bytes / self.width)
-    }
-
     /// The first sample at or after `time`, µs. Negative before the run.
     fn sample_at(&self, time: i128) -> i128 {
         let scaled = (time - self.base) * self.rate;
         scaled.div_euclid(SECOND_US) + i128::from(scaled.rem_euclid(SECOND_US) != 0)
     }
 
-    /// The first byte of the first sample at or after `time`.
-    pub(super) fn byte_at(&self, time: StreamTime) -> u64 {
-        u64::try_from(self.sample_at(i128::from(time.0)).max(0)).unwrap_or(u64::MAX).saturating_mul(self.width)
+    /// The first sample at or after `time`.
+    pub(super) fn sample(&self, time: StreamTime) -> u64 {
+        u64::try_from(self.sample_at(i128::from(time.0)).max(0)).unwrap_or(u64::MAX)
     }
 
     /// Where a fresh front begins that may cut after `watermark`: as many whole frames before it as there are, up to
-    /// `preroll`, when nothing before byte `first` is to be had.
+    /// `preroll`, when nothing before sample `first` is to be had.
     pub(super) fn begin(&self, watermark: StreamTime, first: u64, preroll: usize) -> Begin {
-        let first = i128::from(first.div_ceil(self.width));
+        let first = i128::from(first.max(self.first));
         let before = |frames: usize| i128::from(watermark.0) - frames as i128 * i128::from(FRAME_US);
         for frames in (0..=preroll).rev() {
             let sample = self.sample_at(before(frames));
@@ -83,17 +89,6 @@ impl Run {
         let sample = u64::try_from(first).unwrap_or(u64::MAX);
         Begin { sample, origin: i128::from(self.time(sample).0), preroll: 0 }
     }
-
-    /// The restart point at the chunk that begins after `bytes`.
-    pub(super) fn restart(&self, chunk: ChunkNumber, bytes: u64) -> Restart {
-        Restart {
-            chunk,
-            at: self.time(bytes.div_ceil(self.width)),
-            bytes_before: bytes,
-            format: self.format,
-            headers: self.headers.clone(),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -103,34 +98,42 @@ mod tests {
 
     use super::*;
 
-    fn run(rate: u32, bytes: u64, at: u64) -> Run {
+    fn run(rate: u32, sample: u64, at: u64) -> Run {
         let format = AudioFormat::new(Encoding::Linear16, rate).unwrap();
-        Run::new(format, Bytes::new(), bytes, StreamTime(at)).unwrap()
+        Run::new(format, 0, rate, sample, StreamTime(at))
     }
 
     proptest! {
-        /// Whoever knows a restart point has the same clock as the run it was taken from.
+        /// Whoever knows one sample's time has the same clock as the run it was taken from.
         #[test]
-        fn a_restart_point_carries_the_clock(
-            rate in 8_000..=48_000_u32, at in 0..1_u64 << 40, bytes in 0..1_u64 << 30, sample in 0..1_u64 << 30,
+        fn a_place_carries_the_clock(
+            rate in 8_000..=48_000_u32, at in 0..1_u64 << 40, place in 0..1_u64 << 30, sample in 0..1_u64 << 30,
         ) {
             let run = run(rate, 0, at);
-            let restart = run.restart(ChunkNumber(7), bytes);
-            let again = Run::new(restart.format, restart.headers, restart.bytes_before, restart.at).unwrap();
+            let again = self::run(rate, place, run.time(place).0);
             prop_assert_eq!(&again, &run);
-            prop_assert_eq!(run.byte_at(run.time(sample)), 2 * sample);
+            prop_assert_eq!(run.sample(run.time(sample)), sample);
         }
 
-        /// A front begins at the same sample, whichever chunk the restart point found it in.
+        /// A front begins at the same sample, whichever packet the restart point found it in.
         #[test]
-        fn a_front_begins_at_the_same_sample_from_any_chunk_before_it(
+        fn a_front_begins_at_the_same_sample_from_anywhere_before_it(
             rate in 8_000..=48_000_u32, at in 0..1_u64 << 40, watermark in 0..10_000_000_u64, back in 0..4_000_u64,
         ) {
             let run = run(rate, 0, at);
             let watermark = StreamTime(at + watermark);
             let begin = run.begin(watermark, 0, 8);
-            let chunk = (begin.sample * 2).saturating_sub(back);
-            prop_assert_eq!(run.begin(watermark, chunk, 8), begin);
+            prop_assert_eq!(run.begin(watermark, begin.sample.saturating_sub(back), 8), begin);
+        }
+
+        /// Nothing from before a jump of the clock is heard again after it.
+        #[test]
+        fn a_front_does_not_begin_before_a_jump(rate in 8_000..=48_000_u32, sample in 0..1_u64 << 20, after in 0..400_000_u64) {
+            let run = run(rate, 0, 0);
+            let at = StreamTime(run.time(sample).0 + 5_000_000);
+            let jumped = run.jump(sample, at);
+            prop_assert_eq!(jumped.time(sample), at);
+            prop_assert!(jumped.begin(StreamTime(at.0 + after), 0, 8).sample >= sample);
         }
     }
 }
