@@ -6,7 +6,11 @@ use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from("../../proto");
-    let files = [root.join("hearsay/v1/event.proto"), root.join("hearsay/v1/recognizer.proto")];
+    let files = [
+        root.join("hearsay/v1/event.proto"),
+        root.join("hearsay/v1/recognizer.proto"),
+        root.join("hearsay/v1/log.proto"),
+    ];
     println!("cargo::rerun-if-changed={}", root.display());
     let descriptors = protox::compile(&files, [&root])?;
     #[expect(clippy::disallowed_methods, reason = "cargo tells a build script where to write through the environment")]

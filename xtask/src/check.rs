@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use hearsay_models::{ModelStore, Terminal};
 
 use crate::node::Node;
+use crate::redis::Servers;
 use crate::shell::{cargo, exists, is_ci, root, step};
 
 /// A proof that takes too long for every change.
@@ -60,6 +61,7 @@ pub(crate) fn test(all: bool) -> Result<()> {
     };
     let mut tests = cargo(&locked(arguments));
     tests.env("HEARSAY_CACHE", &cache);
+    Servers::find(&target())?.tell(&mut tests);
     // Built with the tests; by itself it would be built again, with other features of its dependencies.
     let binary = target().join("debug/hearsay");
     tests.env("HEARSAY_BIN", &binary);

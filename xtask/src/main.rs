@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod node;
+mod redis;
 mod shell;
 
 use clap::{Parser, Subcommand};

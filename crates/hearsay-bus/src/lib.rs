@@ -375,6 +375,7 @@ pub mod lifecycle;
 mod memory;
 pub mod metrics;
 pub mod publisher;
+pub mod redis;
 mod subscription;
 
 pub use clock::{Clock, ManualClock, SystemClock};

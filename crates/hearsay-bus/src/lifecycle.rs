@@ -15,11 +15,16 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use hearsay_protocol::{
-    Event, GatewayId, Offset, ParticipantId, StreamId, Timestamp,
+    Event, EventId, GatewayId, Offset, ParticipantId, PublisherId, StreamId, Timestamp,
     event::{EndReason, Ended, StreamEnd, StreamEnded, StreamStarted},
 };
+use uuid::Uuid;
 
 use crate::{Limits, State};
+
+mod stored;
+
+pub(crate) use stored::StoredLease;
 
 /// One conversation's life.
 #[derive(Debug, Clone)]
@@ -326,5 +331,19 @@ impl Life {
         self.lost.clear();
         self.linger = None;
         self.ending = None;
+    }
+}
+
+/// The id of an event that the log itself adds: of its kind and whom it is about, so that the same batch, appended again
+/// in another history, gives the same event the same id, and another one another.
+pub(crate) fn added_id(publisher: &PublisherId, through: u64, event: &Event) -> EventId {
+    let about = match event {
+        Event::Joined(who) | Event::Left(who) => who.id.0,
+        event => event.stream().map_or(Uuid::nil(), |stream| stream.0),
+    };
+    match event {
+        // A conversation ends once, whoever brings it about.
+        Event::Ended(_) => EventId::of_added(&PublisherId::Clock, 0, event.kind(), about),
+        event => EventId::of_added(publisher, through, event.kind(), about),
     }
 }

@@ -21,14 +21,14 @@ use hearsay_protocol::{
     event::{Class, Ephemeral, Started},
 };
 use tokio::sync::mpsc;
-use uuid::Uuid;
 
 use crate::{
     Batch, Body, Bus, Claim, Delivery, Entry, Error, GapReason, Lease, Limits, Meta, Opened, Page, Proposal, Published,
     Read, Refusal, State, Subscription, Tail, Ticked, Watch,
     clock::{Clock, Random, SystemClock},
-    lifecycle::{AnalystProgress, Life},
+    lifecycle::{AnalystProgress, Life, added_id},
     metrics,
+    subscription::Subscriber,
 };
 
 /// Old positions kept to answer duplicates, per publisher.
@@ -106,42 +106,6 @@ struct Publisher {
     until: Timestamp,
     /// Where the last event of recent batches stands, by what they reached.
     recent: VecDeque<(u64, Position)>,
-}
-
-struct Subscriber {
-    deliveries: mpsc::Sender<Delivery>,
-    /// [`Delivery::Missed`] is the last thing in the channel; until it was taken nothing may follow it.
-    missed: bool,
-}
-
-impl Subscriber {
-    /// False when nobody is there any more.
-    fn offer(&mut self, delivery: &Delivery) -> bool {
-        if self.deliveries.is_closed() {
-            return false;
-        }
-        let (room, all) = (self.deliveries.capacity(), self.deliveries.max_capacity());
-        if self.missed {
-            if room < all {
-                // Whoever takes `Missed` reads from the log and finds this there.
-                return true;
-            }
-            self.missed = false;
-        }
-        if matches!(delivery, Delivery::Ephemeral { .. }) && room <= all / 2 {
-            metrics::skipped();
-            return true;
-        }
-        let delivery = if room <= 1 {
-            self.missed = true;
-            metrics::missed();
-            Delivery::Missed
-        } else {
-            delivery.clone()
-        };
-        // There is room: only this, under the lock, sends.
-        self.deliveries.try_send(delivery).is_ok()
-    }
 }
 
 impl Default for MemoryBus {
@@ -611,20 +575,6 @@ enum By {
     Log,
 }
 
-/// The id of an event that the log itself adds: of its kind and whom it is about, so that the same batch, appended again
-/// in another history, gives the same event the same id, and another one another.
-fn added_id(publisher: &PublisherId, through: u64, event: &Event) -> EventId {
-    let about = match event {
-        Event::Joined(who) | Event::Left(who) => who.id.0,
-        event => event.stream().map_or(Uuid::nil(), |stream| stream.0),
-    };
-    match event {
-        // A conversation ends once, whoever brings it about.
-        Event::Ended(_) => EventId::of_added(&PublisherId::Clock, 0, event.kind(), about),
-        event => EventId::of_added(publisher, through, event.kind(), about),
-    }
-}
-
 /// The calls of one process need no waiting: each future is ready.
 fn done<'a, T: Send + 'a>(result: Result<T, Error>) -> BoxFuture<'a, Result<T, Error>> {
     Box::pin(ready(result))
@@ -819,8 +769,8 @@ impl Bus for MemoryBus {
                 return Err(Refusal::Gone.into());
             }
             let (deliveries, receiver) = mpsc::channel(capacity);
-            log.subscribers.retain(|subscriber| !subscriber.deliveries.is_closed());
-            log.subscribers.push(Subscriber { deliveries, missed: false });
+            log.subscribers.retain(|subscriber| !subscriber.is_gone());
+            log.subscribers.push(Subscriber::new(deliveries));
             Ok(Subscription::new(receiver, Box::new(())))
         }))
     }

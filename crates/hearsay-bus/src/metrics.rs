@@ -19,6 +19,7 @@ const ROUND: &str = "hearsay_log_round_seconds";
 const VISITED: &str = "hearsay_log_visited_total";
 const RETRIED: &str = "hearsay_log_append_retries_total";
 const REAPPENDED: &str = "hearsay_log_reappended_total";
+const TOMBSTONES: &str = "hearsay_log_tombstones_total";
 
 /// Explains every name to whoever scrapes.
 pub fn describe() {
@@ -38,6 +39,7 @@ pub fn describe() {
     describe_counter!(VISITED, "Conversations visited because a deadline had passed.");
     describe_counter!(RETRIED, "Appends repeated because the log did not answer.");
     describe_counter!(REAPPENDED, "Batches appended again because a failover had lost them.");
+    describe_counter!(TOMBSTONES, "Entries read that this version cannot understand.");
 }
 
 pub(crate) fn conversations(count: usize) {
@@ -94,4 +96,8 @@ pub(crate) fn retried() {
 
 pub(crate) fn reappended(batches: usize) {
     counter!(REAPPENDED).increment(batches as u64);
+}
+
+pub(crate) fn tombstone() {
+    counter!(TOMBSTONES).increment(1);
 }

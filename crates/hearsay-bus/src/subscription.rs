@@ -3,7 +3,7 @@
 use hearsay_protocol::ConversationKey;
 use tokio::sync::mpsc;
 
-use crate::Delivery;
+use crate::{Delivery, metrics};
 
 /// Deliveries of one conversation, in the order they were announced. Dropping it unsubscribes.
 pub struct Subscription {
@@ -39,5 +39,51 @@ impl Watch {
     /// The next conversation opened under the meeting's name; none when the bus shut down. Safe to drop.
     pub async fn next(&mut self) -> Option<ConversationKey> {
         self.opened.recv().await
+    }
+}
+
+/// A bus's end of a subscription.
+pub(crate) struct Subscriber {
+    deliveries: mpsc::Sender<Delivery>,
+    /// [`Delivery::Missed`] is the last thing in the channel; until it was taken nothing may follow it.
+    missed: bool,
+}
+
+impl Subscriber {
+    pub(crate) fn new(deliveries: mpsc::Sender<Delivery>) -> Self {
+        Self { deliveries, missed: false }
+    }
+
+    /// The subscription was dropped.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.deliveries.is_closed()
+    }
+
+    /// False when nobody is there any more.
+    pub(crate) fn offer(&mut self, delivery: &Delivery) -> bool {
+        if self.deliveries.is_closed() {
+            return false;
+        }
+        let (room, all) = (self.deliveries.capacity(), self.deliveries.max_capacity());
+        if self.missed {
+            if room < all {
+                // Whoever takes `Missed` reads from the log and finds this there.
+                return true;
+            }
+            self.missed = false;
+        }
+        if matches!(delivery, Delivery::Ephemeral { .. }) && room <= all / 2 {
+            metrics::skipped();
+            return true;
+        }
+        let delivery = if room <= 1 {
+            self.missed = true;
+            metrics::missed();
+            Delivery::Missed
+        } else {
+            delivery.clone()
+        };
+        // There is room: only this, under the lock, sends.
+        self.deliveries.try_send(delivery).is_ok()
     }
 }
