@@ -33,8 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A node that does not echo its canary for so long is not listening, whatever its connection says.
 const CANARY: Duration = Duration::from_secs(5);
 const BEAT: Duration = Duration::from_secs(1);
-/// Topologies change without telling.
-const REFRESH: Duration = Duration::from_secs(10);
+/// Topologies change without telling, and a primary that was replaced takes appends for a while that will be lost.
+const REFRESH: Duration = Duration::from_secs(1);
 const OLDEST: (u32, u32) = (7, 0);
 
 type Address = (String, u16);
@@ -128,16 +128,20 @@ impl Nodes {
         };
         let certificates = match &config.tls {
             None => None,
-            Some(tls) => Some(TlsCertificates {
-                root_cert: tls.ca.as_ref().map(|path| read("CA file", path)).transpose()?,
-                client_tls: match &tls.certificate {
-                    None => None,
-                    Some((certificate, key)) => Some(ClientTlsConfig {
-                        client_cert: read("client certificate", certificate)?,
-                        client_key: read("client key", key)?,
-                    }),
-                },
-            }),
+            Some(tls) => {
+                // The client asks for the process's choice. Who made one already keeps it.
+                let _ = rustls::crypto::ring::default_provider().install_default();
+                Some(TlsCertificates {
+                    root_cert: tls.ca.as_ref().map(|path| read("CA file", path)).transpose()?,
+                    client_tls: match &tls.certificate {
+                        None => None,
+                        Some((certificate, key)) => Some(ClientTlsConfig {
+                            client_cert: read("client certificate", certificate)?,
+                            client_key: read("client key", key)?,
+                        }),
+                    },
+                })
+            }
         };
         Ok(Arc::new(Self {
             config,

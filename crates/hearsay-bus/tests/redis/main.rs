@@ -1,5 +1,6 @@
 //! `RedisBus` keeps the contract, on real servers.
 
+mod faults;
 mod server;
 
 use std::{
@@ -10,14 +11,14 @@ use std::{
 
 use futures::future::{BoxFuture, FutureExt as _};
 use hearsay_bus::{
-    Bus, Limits,
+    Bus, Error, Limits, Proposal, Refusal,
     conformance::{CASES, Subject},
     redis::{RedisBus, RedisConfig},
 };
-use hearsay_protocol::ConversationKey;
+use hearsay_protocol::{AccountId, ConversationId, ConversationKey, Epoch, MeetingId, MeetingKey, PublisherId};
 use hearsay_runtime::Tasks;
 use redis::AsyncCommands as _;
-use server::Server;
+use server::{Cluster, Server, ask, connect};
 
 /// A conversation's keys as they were.
 type Dump = Vec<(String, Vec<u8>)>;
@@ -25,18 +26,31 @@ type Dump = Vec<(String, Vec<u8>)>;
 struct Subjected {
     bus: RedisBus,
     limits: Limits,
-    connection: redis::aio::MultiplexedConnection,
+    /// One server, or the primaries of a cluster, of which the first that has a key is asked.
+    ports: Vec<u16>,
     dumps: Mutex<HashMap<ConversationKey, Dump>>,
 }
 
 impl Subjected {
-    async fn new(server: &Server, tasks: &Tasks) -> Self {
-        let mut connection = server.client().get_multiplexed_async_connection().await.expect("the server answers");
-        let () = redis::cmd("FLUSHALL").query_async(&mut connection).await.expect("it is emptied");
+    async fn new(url: &str, ports: &[u16], tasks: &Tasks) -> Self {
+        for port in ports {
+            ask(*port, "FLUSHALL").await;
+        }
         let limits = Limits { subscription_capacity: 16, ..Limits::default() };
-        let config = RedisConfig::parse(&server.url()).expect("a valid URL");
+        let config = RedisConfig::parse(url).expect("a valid URL");
         let bus = RedisBus::connect(config, limits.clone(), tasks).await.expect("it can hold the log");
-        Self { bus, limits, connection, dumps: Mutex::default() }
+        Self { bus, limits, ports: ports.to_vec(), dumps: Mutex::default() }
+    }
+
+    /// The server that has this key.
+    async fn owner(&self, key: &str) -> redis::aio::MultiplexedConnection {
+        for port in &self.ports {
+            let mut connection = connect(*port).await;
+            if redis::cmd("EXISTS").arg(key).query_async::<i64>(&mut connection).await.is_ok() {
+                return connection;
+            }
+        }
+        panic!("nobody has {key}");
     }
 }
 
@@ -56,7 +70,7 @@ impl Subject for Subjected {
 
     fn checkpoint<'a>(&'a self, key: &'a ConversationKey) -> BoxFuture<'a, ()> {
         async move {
-            let mut connection = self.connection.clone();
+            let mut connection = self.owner(&self.bus.key_names(key)[0]).await;
             let mut dump = Vec::new();
             for name in self.bus.key_names(key) {
                 let raw: Option<Vec<u8>> =
@@ -71,7 +85,7 @@ impl Subject for Subjected {
     fn fail_over<'a>(&'a self, key: &'a ConversationKey) -> BoxFuture<'a, ()> {
         async move {
             let dump = self.dumps.lock().expect("no test panicked").remove(key).expect("a checkpoint was taken");
-            let mut connection = self.connection.clone();
+            let mut connection = self.owner(&self.bus.key_names(key)[0]).await;
             let () = connection.del(self.bus.key_names(key)).await.expect("deleted");
             for (name, raw) in dump {
                 let () = redis::cmd("RESTORE")
@@ -89,19 +103,99 @@ impl Subject for Subjected {
 
 #[tokio::test]
 async fn it_conforms_on_redis() {
-    conforms(&Server::start(&server::redis(), &[])).await;
+    let server = Server::start(&server::redis(), &[]);
+    conforms(&server.url(), &[server.port]).await;
 }
 
 #[tokio::test]
 async fn it_conforms_on_valkey() {
-    conforms(&Server::start(&server::valkey(), &[])).await;
+    let server = Server::start(&server::valkey(), &[]);
+    conforms(&server.url(), &[server.port]).await;
 }
 
-async fn conforms(server: &Server) {
+#[tokio::test]
+async fn it_conforms_on_a_cluster() {
+    let cluster = Cluster::start(&server::valkey()).await;
+    let primaries: Vec<u16> = cluster.servers[..3].iter().map(|server| server.port).collect();
+    conforms(&cluster.url(), &primaries).await;
+}
+
+#[tokio::test]
+async fn it_speaks_tls_with_names_and_passwords() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
+    let (certificate, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    std::fs::write(&certificate, made.cert.pem()).expect("written");
+    std::fs::write(&key, made.signing_key.serialize_pem()).expect("written");
+    let port = server::free_port();
+    let (certificate, key) = (certificate.display().to_string(), key.display().to_string());
+    let args = ["--tls-port", &port.to_string(), "--tls-cert-file", &certificate, "--tls-key-file", &key];
+    let more = ["--tls-auth-clients", "no", "--tls-ca-cert-file", &certificate];
+    let users = ["--user", "hearsay", "on", ">s3:cret", "~*", "&*", "+@all", "--requirepass", "other"];
+    let server = Server::start(&server::redis(), &[&args[..], &more, &users].concat());
+    let tasks = Tasks::new();
+    let config = |user: &str| {
+        let url = format!("rediss://{user}@localhost:{port}?ca={certificate}");
+        RedisConfig::parse(&url).expect("a valid URL")
+    };
+    let bus = RedisBus::connect(config("hearsay:s3%3Acret"), Limits::default(), &tasks).await.expect("let in");
+    assert!(bus.now().await.expect("it answers").micros() > 0);
+    RedisBus::connect(config(":other"), Limits::default(), &tasks)
+        .await
+        .expect("let in by the default user's password");
+    let refused = RedisBus::connect(config("hearsay:wrong"), Limits::default(), &tasks).await;
+    let refused = refused.err().expect("a wrong password is refused").to_string();
+    assert!(refused.contains("WRONGPASS") || refused.contains("assword"), "{refused}");
+    let plain = RedisConfig::parse(&format!("redis://:other@localhost:{port}")).expect("a valid URL");
+    assert!(RedisBus::connect(plain, Limits::default(), &tasks).await.is_err(), "a TLS port takes nothing else");
+    drop((server, bus));
+    tasks.finish(Duration::from_secs(10)).await.expect("nothing is left behind");
+}
+
+#[tokio::test]
+async fn what_cannot_hold_the_log_is_told_at_once() {
+    let tasks = Tasks::new();
+    let config = |port| RedisConfig::parse(&format!("redis://127.0.0.1:{port}")).expect("a valid URL");
+    let evicts = Server::start(&server::redis(), &["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
+    let error = RedisBus::connect(config(evicts.port), Limits::default(), &tasks).await.err().expect("refused");
+    assert!(error.to_string().contains("set `maxmemory-policy noeviction`"), "{error}");
+    let nobody = server::free_port();
+    let error = RedisBus::connect(config(nobody), Limits::default(), &tasks).await.err().expect("refused");
+    assert!(error.to_string().contains(&format!("127.0.0.1:{nobody} cannot be reached")), "{error}");
+}
+
+#[tokio::test]
+async fn a_full_server_refuses_new_conversations_before_words() {
+    let server = Server::start(&server::redis(), &["--maxmemory-policy", "noeviction"]);
+    let tasks = Tasks::new();
+    let config = RedisConfig::parse(&server.url()).expect("a valid URL");
+    let bus = RedisBus::connect(config, Limits::default(), &tasks).await.expect("room is left");
+    let meeting = |name: &str| MeetingKey { account: AccountId::dev(), meeting: MeetingId::new(name).expect("valid") };
+    let proposal = |n| Proposal { conversation: ConversationId::from_random(n), epoch: Epoch(7), title: String::new() };
+    let opened = bus.open(&meeting("early"), proposal(1)).await.expect("room is left");
+    let info = server::info(server.port, "memory").await;
+    let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")).expect("it says");
+    let used: u64 = used.trim().parse().expect("a number");
+    ask(server.port, &format!("CONFIG SET maxmemory {}", used * 10 / 8)).await;
+    // Each time another, as what is open stays open.
+    let late = async || {
+        let n = rand::random();
+        bus.open(&meeting(&format!("late {n}")), proposal(n)).await
+    };
+    let full = async || matches!(late().await, Err(Error::Refused(Refusal::Full { .. })));
+    server::until("nothing new begins", full).await;
+    let rest = PublisherId::Rest(uuid::Uuid::nil());
+    let claim = bus.claim(&opened.key, &rest).await.expect("what is open goes on");
+    assert_eq!(claim.watermark, 0);
+    ask(server.port, &format!("CONFIG SET maxmemory {}", used * 10)).await;
+    server::until("there is room again", async || late().await.is_ok()).await;
+}
+
+async fn conforms(url: &str, ports: &[u16]) {
     let mut failed = Vec::new();
     for (name, case) in CASES {
         let tasks = Tasks::new();
-        let subject = Subjected::new(server, &tasks).await;
+        let subject = Subjected::new(url, ports, &tasks).await;
         let outcome = std::panic::AssertUnwindSafe(case(&subject)).catch_unwind().await;
         println!("{name}: {}", if outcome.is_ok() { "ok" } else { "FAILED" });
         if outcome.is_err() {
