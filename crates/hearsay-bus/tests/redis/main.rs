@@ -11,7 +11,7 @@ use std::{
 
 use futures::future::{BoxFuture, FutureExt as _};
 use hearsay_bus::{
-    Bus, Error, Limits, Proposal, Refusal,
+    Bus, Delivery, Error, Limits, Proposal, Refusal,
     conformance::{CASES, Subject},
     redis::{RedisBus, RedisConfig},
 };
@@ -189,6 +189,28 @@ async fn a_full_server_refuses_new_conversations_before_words() {
     assert_eq!(claim.watermark, 0);
     ask(server.port, &format!("CONFIG SET maxmemory {}", used * 10)).await;
     server::until("there is room again", async || late().await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_broken_subscription_says_so_unasked() {
+    let server = Server::start(&server::redis(), &[]);
+    let tasks = Tasks::new();
+    let config = RedisConfig::parse(&server.url()).expect("a valid URL");
+    let bus = RedisBus::connect(config, Limits::default(), &tasks).await.expect("it can hold the log");
+    let meeting = MeetingKey { account: AccountId::dev(), meeting: MeetingId::new("quiet").expect("valid") };
+    let proposal = |n| Proposal { conversation: ConversationId::from_random(n), epoch: Epoch(7), title: String::new() };
+    let mut watch = bus.watch(&meeting).await.expect("watching");
+    let key = bus.open(&meeting, proposal(1)).await.expect("opened").key;
+    assert_eq!(watch.next().await, Some(key.clone()));
+    let mut subscription = bus.subscribe(&key).await.expect("subscribed");
+    // Nothing is said: neither a hole nor a later announcement shows that something may be missing.
+    ask(server.port, "CLIENT KILL TYPE pubsub").await;
+    let told = tokio::time::timeout(Duration::from_secs(20), subscription.next()).await;
+    assert_eq!(told.expect("told"), Some(Delivery::Missed));
+    // Who waits for a meeting hears of it by the new connection, too.
+    bus.delete(&key).await.expect("deleted");
+    let next = bus.open(&meeting, proposal(2)).await.expect("opened").key;
+    assert_eq!(tokio::time::timeout(Duration::from_secs(20), watch.next()).await.expect("told"), Some(next));
 }
 
 async fn conforms(url: &str, ports: &[u16]) {
