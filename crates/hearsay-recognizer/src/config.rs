@@ -1,14 +1,23 @@
 //! How a recognizer is set up. Defaults live here and nowhere else.
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
 
 use hearsay_runtime::{HumanBytes, HumanDuration};
 use hearsay_speech::segment::Settings;
+
+use crate::grpc::GrpcTls;
 
 /// How streams are recognized.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    /// Where gateways reach this recognizer, when it is a process of its own. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Gateways' connections at once; more are closed. Each gateway needs one, and one more while it is replaced.
+    pub connections: NonZeroUsize,
+    /// TLS to gateways, when it is a process of its own; absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<GrpcTls>,
     /// Streams heard at once; more are refused.
     pub streams: NonZeroUsize,
     /// Threads that run the speech model. 0: one for each core.
@@ -34,6 +43,9 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
+            connections: const { NonZeroUsize::new(1_024).expect("not zero") },
+            tls: None,
             streams: NonZeroUsize::MIN.saturating_add(63),
             engine_threads: 0,
             listening_threads: NonZeroUsize::MIN,

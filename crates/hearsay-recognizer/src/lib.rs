@@ -6,6 +6,7 @@
 
 mod config;
 mod engine;
+mod grpc;
 mod ladder;
 mod lanes;
 mod metrics;
@@ -23,6 +24,7 @@ use hearsay_speech::{engine::Engine, vad::VadModel};
 use tonic::service::Routes;
 
 pub use config::{Config, LadderConfig, SegmentConfig};
+pub use grpc::{BindError, GrpcServer, GrpcTls};
 
 use crate::{
     ladder::Load,

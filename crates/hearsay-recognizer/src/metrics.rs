@@ -7,6 +7,8 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 
 const STREAMS: &str = "hearsay_recognizer_streams";
 const RATED: &str = "hearsay_recognizer_streams_rated";
+const CONNECTIONS: &str = "hearsay_recognizer_connections";
+const NOT_CONNECTED: &str = "hearsay_recognizer_connections_refused_total";
 const REFUSED: &str = "hearsay_recognizer_refused_total";
 const ENDED: &str = "hearsay_recognizer_streams_ended_total";
 const HEARD: &str = "hearsay_recognizer_audio_milliseconds_total";
@@ -34,6 +36,8 @@ pub(crate) type DecodeKind = &'static str;
 pub(crate) fn describe() {
     describe_gauge!(STREAMS, "Streams this recognizer hears.");
     describe_gauge!(RATED, "Streams it takes at most.");
+    describe_gauge!(CONNECTIONS, "Gateways' connections that are open.");
+    describe_counter!(NOT_CONNECTED, "Connections that were not taken, by why: full, tls.");
     describe_counter!(REFUSED, "Streams refused, by why: full, overloaded, draining, unsupported, malformed.");
     describe_counter!(ENDED, "Stays ended, by how: complete, gone, moved, fenced, refused, unsupported, failed.");
     describe_counter!(HEARD, "Milliseconds of audio taken from uplinks.");
@@ -65,6 +69,14 @@ pub(crate) fn stream_opened() -> GaugeGuard {
 
 pub(crate) fn rated(streams: usize) {
     gauge!(RATED).set(streams as f64);
+}
+
+pub(crate) fn connection_opened() -> GaugeGuard {
+    GaugeGuard::rise(gauge!(CONNECTIONS))
+}
+
+pub(crate) fn not_connected(why: &'static str) {
+    counter!(NOT_CONNECTED, "why" => why).increment(1);
 }
 
 pub(crate) fn refused(why: &'static str) {

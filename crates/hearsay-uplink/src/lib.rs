@@ -12,6 +12,7 @@ mod driver;
 pub mod metrics;
 pub mod pool;
 pub mod ring;
+mod tls;
 
 use std::{
     sync::{
@@ -35,12 +36,18 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+pub use crate::tls::{TlsError, UplinkTls};
 use crate::{budget::Budget, driver::Driver, pool::Pool};
 
 /// How streams are carried.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    /// The recognizers, as `http://HOST:PORT`, or `https://` where they speak TLS.
+    pub recognizers: Vec<String>,
+    /// What `https://` recognizers are known by, and what this gateway shows them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<UplinkTls>,
     /// Audio of one stream that may wait to be sent; then its socket is not read.
     pub unsent: HumanDuration,
     /// Audio of one stream that the log need not cover yet; then its socket is not read.
@@ -64,6 +71,8 @@ impl Default for Config {
     fn default() -> Self {
         let ms = |ms| HumanDuration::from(Duration::from_millis(ms));
         Self {
+            recognizers: Vec::new(),
+            tls: None,
             unsent: ms(2_000),
             unacknowledged: ms(30_000),
             unacknowledged_bytes: 3_000_000,
@@ -80,6 +89,7 @@ impl Config {
     /// # Errors
     /// Says which value contradicts which.
     pub fn validate(&self) -> Result<(), String> {
+        self.addresses()?;
         let least = [
             ("unsent", self.unsent, 100),
             ("unacknowledged", self.unacknowledged, 12_000),
@@ -112,6 +122,31 @@ impl Config {
         }
         Ok(())
     }
+
+    /// Where the recognizers are.
+    ///
+    /// # Errors
+    /// Names the one that is no address, or that speaks TLS which nothing is known of.
+    pub fn addresses(&self) -> Result<Vec<http::Uri>, String> {
+        let address = |text: &String| {
+            let uri: Option<http::Uri> = text.parse().ok();
+            let uri = uri.filter(|uri| uri.authority().is_some() && matches!(uri.path(), "" | "/"));
+            match uri.as_ref().and_then(http::Uri::scheme_str) {
+                Some("http") => {}
+                Some("https") if self.tls.is_some() => {}
+                Some("https") => {
+                    return Err(format!("uplink.recognizers: {text:?} takes uplink.tls.ca, to know the recognizer by"));
+                }
+                _ => {
+                    return Err(format!(
+                        "uplink.recognizers: {text:?} is no recognizer; http://HOST:PORT and https://HOST:PORT are accepted"
+                    ));
+                }
+            }
+            uri.ok_or_else(String::new)
+        };
+        self.recognizers.iter().map(address).collect()
+    }
 }
 
 /// All uplinks of a gateway and the recognizers they use. Cheap to clone.
@@ -140,11 +175,19 @@ pub struct StreamSpec {
 
 impl Uplinks {
     /// Connects to each recognizer in the background.
-    pub fn start(config: Config, recognizers: Vec<http::Uri>, bus: Arc<dyn Bus>, tasks: &Tasks) -> Self {
+    ///
+    /// # Errors
+    /// When the files of [`Config::tls`] cannot be used.
+    pub fn start(
+        config: Config,
+        recognizers: Vec<http::Uri>,
+        bus: Arc<dyn Bus>,
+        tasks: &Tasks,
+    ) -> Result<Self, TlsError> {
         metrics::describe();
-        let pool = Pool::start(&config, recognizers, tasks);
+        let pool = Pool::start(&config, recognizers, tasks)?;
         let budget = Budget::new(config.budget_bytes);
-        Self { config: Arc::new(config), bus, pool, budget, tasks: tasks.clone() }
+        Ok(Self { config: Arc::new(config), bus, pool, budget, tasks: tasks.clone() })
     }
 
     /// Claims the stream and finds it a recognizer. Returns when one has accepted it.

@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use crate::{Config, metrics};
+use crate::{Config, TlsError, UplinkTls, metrics};
 
 /// How often each recognizer is asked for its health, and how long it may take to answer.
 const CHECK_EVERY: Duration = Duration::from_millis(500);
@@ -52,27 +52,33 @@ impl Worker {
 }
 
 impl Pool {
-    pub(crate) fn start(config: &Config, recognizers: Vec<http::Uri>, tasks: &Tasks) -> Self {
-        let workers: Arc<[_]> = recognizers
+    pub(crate) fn start(config: &Config, recognizers: Vec<http::Uri>, tasks: &Tasks) -> Result<Self, TlsError> {
+        let tls = config.tls.as_ref().map(UplinkTls::load).transpose()?;
+        let workers: Result<Arc<[_]>, TlsError> = recognizers
             .into_iter()
             .map(|uri| {
                 let address = uri.to_string();
-                let channel = Endpoint::from(uri)
+                let secure = uri.scheme() == Some(&http::uri::Scheme::HTTPS);
+                let mut endpoint = Endpoint::from(uri);
+                if let Some(tls) = tls.as_ref().filter(|_| secure) {
+                    endpoint = endpoint.tls_config(tls.clone()).map_err(TlsError::unusable)?;
+                }
+                let channel = endpoint
                     .connect_timeout(config.open.get())
                     .http2_keep_alive_interval(config.ping_every.get())
                     .keep_alive_timeout(config.ping_timeout.get())
                     .keep_alive_while_idle(true)
                     .tcp_nodelay(true)
                     .connect_lazy();
-                Arc::new(Worker { address, channel, well: AtomicBool::new(false) })
+                Ok(Arc::new(Worker { address, channel, well: AtomicBool::new(false) }))
             })
             .collect();
-        let pool = Self { workers };
+        let pool = Self { workers: workers? };
         for worker in pool.workers.iter() {
             let checks = check(Arc::clone(worker), pool.clone(), tasks.drain());
             drop(tasks.spawn_background("recognizer health", checks));
         }
-        pool
+        Ok(pool)
     }
 
     /// At least one recognizer is well.

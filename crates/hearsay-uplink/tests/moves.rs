@@ -205,7 +205,7 @@ async fn stage(scripts: &[Script]) -> Stage {
         drop(tasks.spawn("recognizer", serving));
         recognizers.push(scripted);
     }
-    let uplinks = Uplinks::start(Config::default(), addresses, Arc::new(bus.clone()), &tasks);
+    let uplinks = Uplinks::start(Config::default(), addresses, Arc::new(bus.clone()), &tasks).expect("no TLS");
     let ready = async {
         while !uplinks.is_ready() {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -21,6 +21,15 @@ pub(crate) enum Command {
     /// Prints `ready http://ADDR` and `token JWT` on stdout once clients can connect. WebSockets, REST, /healthz, /readyz
     /// and /metrics share the one port. Fetches the models on first use.
     Dev(Dev),
+    /// Runs one gateway of a cluster: WebSockets and REST on one port, /healthz, /readyz and /metrics on another.
+    ///
+    /// Prints `ready http://ADDR` once clients can connect and speak. Takes the log (bus.url), recognizers
+    /// (uplink.recognizers), and the secret that all gateways sign tokens with (auth.signing_secret).
+    Gateway(Gateway),
+    /// Runs one recognizer of a cluster: gRPC on one port, /healthz, /readyz and /metrics on another.
+    ///
+    /// Prints `ready grpc://ADDR` once gateways can send streams. Takes the log (bus.url). Fetches the models on first use.
+    Recognizer(Recognizer),
     /// Streams recordings into a meeting and prints the transcript.
     ///
     /// Each FILE is one speaker, named after the file. Exit codes: 0 done, 1 the transcript could not be written, 2 a FILE
@@ -57,12 +66,49 @@ pub(crate) struct Dev {
     /// App secret of the app id.
     #[arg(long, requires = "app_id")]
     pub(crate) app_secret: Option<String>,
-    /// Keep the conversation log in Redis. Not available in this version.
+    /// Keep the conversation log in this Redis or Valkey, and not in memory: redis://HOST[:PORT],
+    /// redis+sentinel://HOST[,HOST]/SERVICE or redis+cluster://HOST[,HOST]; rediss for TLS.
     #[arg(long, value_name = "URL")]
     pub(crate) redis: Option<String>,
     /// Serve TLS: with a self-signed certificate, made once and kept in the cache folder, or with CERT and KEY (PEM files).
     #[arg(long, num_args = 0..=2, value_names = ["CERT", "KEY"])]
     pub(crate) tls: Option<Vec<PathBuf>>,
+    #[command(flatten)]
+    pub(crate) sources: Sources,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Gateway {
+    /// Address for clients [default: 127.0.0.1:8080]; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Address for operators [default: 127.0.0.1:9090]; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) admin: Option<SocketAddr>,
+    /// Redis or Valkey that holds the log; see `dev`. A password is better kept in HEARSAY__BUS__URL.
+    #[arg(long, value_name = "URL")]
+    pub(crate) redis: Option<String>,
+    /// A recognizer, for instance http://127.0.0.1:50051; once for each.
+    #[arg(long = "recognizer", value_name = "URL")]
+    pub(crate) recognizers: Vec<String>,
+    /// Serve TLS with these PEM files.
+    #[arg(long, num_args = 2, value_names = ["CERT", "KEY"])]
+    pub(crate) tls: Option<Vec<PathBuf>>,
+    #[command(flatten)]
+    pub(crate) sources: Sources,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Recognizer {
+    /// Address for gateways [default: 127.0.0.1:50051]; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Address for operators [default: 127.0.0.1:9090]; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) admin: Option<SocketAddr>,
+    /// Redis or Valkey that holds the log; see `dev`. A password is better kept in HEARSAY__BUS__URL.
+    #[arg(long, value_name = "URL")]
+    pub(crate) redis: Option<String>,
     #[command(flatten)]
     pub(crate) sources: Sources,
 }

@@ -11,7 +11,7 @@ use toml::{Table, Value};
 
 use crate::cli::Sources;
 
-pub(crate) use sections::{AuthConfig, BusConfig, ModelsConfig, ProcessConfig};
+pub(crate) use sections::{AdminConfig, AuthConfig, BusConfig, ModelsConfig, ProcessConfig};
 
 /// Environment variables that configure: `HEARSAY__SECTION__KEY`.
 const PREFIX: &str = "HEARSAY__";
@@ -20,6 +20,7 @@ const PREFIX: &str = "HEARSAY__";
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
     pub(crate) log: hearsay_runtime::LogConfig,
+    pub(crate) admin: AdminConfig,
     pub(crate) auth: AuthConfig,
     pub(crate) bus: BusConfig,
     pub(crate) models: ModelsConfig,
@@ -90,11 +91,18 @@ fn load_from(
         let layer = nested(&path, value);
         (name, layer)
     });
+    let mut incomplete = None;
     for (origin, layer) in variables.chain(flags.layers) {
-        check(&origin, &layer)?;
+        match check(&origin, &layer) {
+            // Others may bring what one of them leaves out.
+            Err(ConfigError::Invalid { error, .. }) if error.starts_with("missing field") => {
+                incomplete.get_or_insert(ConfigError::Invalid { origin, error });
+            }
+            checked => drop(checked?),
+        }
         merge(&mut merged, layer);
     }
-    let config = check("configuration", &merged)?;
+    let config = check("configuration", &merged).map_err(|error| incomplete.unwrap_or(error))?;
     config.validate().map_err(ConfigError::Contradiction)?;
     Ok(config)
 }
@@ -109,6 +117,13 @@ impl Config {
         self.fanout.validate().map_err(|error| error.to_string())?;
         self.uplink.validate()?;
         self.recognizer.validate()?;
+        let (handover, whole) = (self.recognizer.handover, self.process.drain_deadline);
+        if handover.get() >= whole.get() {
+            return Err(format!(
+                "process.drain_deadline ({whole}) must be above recognizer.handover ({handover}), or streams are cut \
+                 before they are handed over"
+            ));
+        }
         let (spread, deadline) = (self.gateway.drain_spread, self.process.drain_deadline);
         let hold = self.gateway.resume_hold;
         if spread.get() + hold.get() + self.gateway.flush.get() > deadline.get() {
@@ -244,6 +259,16 @@ mod tests {
     }
 
     #[test]
+    fn variables_may_make_up_a_section_together() {
+        let certificate = ("HEARSAY__RECOGNIZER__TLS__CERTIFICATE", "a.pem");
+        let both = [certificate, ("HEARSAY__RECOGNIZER__TLS__KEY", "b.pem")];
+        let tls = load_with(None, &both, Flags::default()).unwrap().recognizer.tls.unwrap();
+        assert_eq!((tls.certificate, tls.key), (PathBuf::from("a.pem"), PathBuf::from("b.pem")));
+        let error = load_with(None, &[certificate], Flags::default()).unwrap_err();
+        assert_eq!(error, "HEARSAY__RECOGNIZER__TLS__CERTIFICATE: missing field `key`");
+    }
+
+    #[test]
     fn relations_are_checked() {
         let error = load_with(Some("[bus]\nlog_retention = \"30d\""), &[], Flags::default()).unwrap_err();
         assert!(error.starts_with("configuration: bus.log_retention"), "{error}");
@@ -262,5 +287,16 @@ mod tests {
         let text = config.to_toml().unwrap();
         assert!(!text.contains("hidden") && !text.contains(&secret), "{text}");
         toml::from_str::<Config>(&text).unwrap();
+    }
+
+    #[test]
+    fn the_password_of_the_log_is_not_shown() {
+        let url = [("HEARSAY__BUS__URL", "rediss://ops:p%40ss@redis.example:6380/2")];
+        let config = load_with(None, &url, Flags::default()).unwrap();
+        let text = config.to_toml().unwrap();
+        assert!(text.contains("rediss://***@redis.example:6380/2") && !format!("{text}{config:?}").contains("p%40ss"));
+        assert_eq!(config.bus.url.unwrap().parse().unwrap().password.as_deref(), Some("p@ss"));
+        let error = load_with(None, &[("HEARSAY__BUS__URL", "http://:secret@x")], Flags::default()).unwrap_err();
+        assert!(error.starts_with("configuration: bus.url: Redis URL: scheme") && !error.contains("secret"), "{error}");
     }
 }

@@ -3,12 +3,17 @@
 //! stdout belongs to each command's contract; logs, progress and errors go to stderr. Exit codes: 0 done, 1 failed, 2
 //! called or configured wrongly; `transcribe` has more (see its help).
 
+mod auth;
 mod cli;
 mod compose;
 mod config;
 mod dev;
+mod gateway;
 mod load;
+mod log;
 mod models;
+mod process;
+mod recognizer;
 mod tls;
 mod token_file;
 mod transcribe;
@@ -33,6 +38,8 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Dev(arguments) => dev::run(arguments),
+        Command::Gateway(arguments) => gateway::run(arguments),
+        Command::Recognizer(arguments) => recognizer::run(arguments),
         Command::Models(Models::Fetch { sources }) => models::fetch(&config::load(&sources, config::Flags::default())?),
         Command::Models(Models::List { sources }) => models::list(&config::load(&sources, config::Flags::default())?),
         Command::Load(Load::Listen(arguments)) => load::listen(arguments),

@@ -30,6 +30,12 @@ pub(crate) fn files(given: &[PathBuf], cache: &Path) -> anyhow::Result<TlsFiles>
     }
 }
 
+/// The same, in the form of a configuration's layer.
+pub(crate) fn as_configured(given: &[PathBuf]) -> anyhow::Result<toml::Table> {
+    let files = files(given, &hearsay_models::cache_folder()?)?;
+    Ok(toml::Table::try_from(files)?)
+}
+
 /// The one in the cache folder, made when there is none that works.
 fn self_signed(cache: &Path) -> anyhow::Result<TlsFiles> {
     let path = cache.join("dev").join("tls.pem");

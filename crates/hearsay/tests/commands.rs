@@ -174,10 +174,32 @@ fn a_taken_port_fails_at_once_and_by_name() {
 }
 
 #[test]
-fn what_is_not_in_this_version_says_so() {
-    let output = run(&["dev", "--redis", "redis://127.0.0.1"]);
+fn what_a_cluster_lacks_is_named_at_once() {
+    let secret = "s".repeat(32);
+    let complete = ["--redis", "redis://127.0.0.1:1", "--recognizer", "http://127.0.0.1:1"];
+    for (command, arguments, words) in [
+        ("gateway", &complete[2..], "bus.url is not set"),
+        ("gateway", &complete[..2], "uplink.recognizers is empty"),
+        ("gateway", &["--redis", "http://x"], "bus.url: Redis URL"),
+        ("gateway", &["--recognizer", "127.0.0.1:50051"], "uplink.recognizers: \"127.0.0.1:50051\""),
+        ("gateway", &["--recognizer", "https://127.0.0.1:50051"], "uplink.tls.ca"),
+        ("recognizer", &[], "bus.url is not set"),
+    ] {
+        let output = run(&[&[command], arguments].concat());
+        assert_eq!(output.status.code(), Some(2), "{command} {arguments:?}: {}", told(&output));
+        assert!(told(&output).contains(words) && output.stdout.is_empty(), "{}", told(&output));
+    }
+    let output = run(&[&["gateway"], &complete[..]].concat());
+    assert_eq!(output.status.code(), Some(2));
+    assert!(told(&output).contains("auth.signing_secret is not set"), "{}", told(&output));
+
+    // What is there and does not answer is waited for, and then named.
+    let mut command =
+        hearsay(&[&["gateway", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], &complete[..]].concat());
+    command.env("HEARSAY__AUTH__SIGNING_SECRET", &secret).env("HEARSAY__BUS__CONNECT", "1s");
+    let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(told(&output).contains("not in this version"), "{}", told(&output));
+    assert!(told(&output).contains("127.0.0.1:1 cannot be reached"), "{}", told(&output));
 }
 
 #[test]

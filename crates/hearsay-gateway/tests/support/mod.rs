@@ -89,7 +89,7 @@ impl House {
         let recognizer = RecognizerServer::new(Scripted { bus: Arc::clone(&bus) });
         let routes = tonic::service::Routes::new(recognizer).add_service(health_service);
         let uri = format!("http://{address}").parse().unwrap();
-        let uplinks = Uplinks::start(Default::default(), vec![uri], Arc::clone(&bus), &tasks);
+        let uplinks = Uplinks::start(Default::default(), vec![uri], Arc::clone(&bus), &tasks).unwrap();
         bound.serve(Parts {
             gateway,
             bus: Arc::clone(&bus),

@@ -1,9 +1,9 @@
 //! The sections that no other crate owns.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use hearsay_auth::Secret;
-use hearsay_bus::Limits;
+use hearsay_bus::{Limits, redis::RedisConfig};
 use hearsay_runtime::HumanDuration;
 use serde::{Deserialize, Serialize};
 
@@ -58,10 +58,15 @@ impl AuthConfig {
     }
 }
 
-/// The `[bus]` section: the conversation log's times and sizes.
+/// The `[bus]` section: where the conversation log is, its times and sizes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct BusConfig {
+    /// Redis or Valkey that holds the log; absent: the memory of this process, which `dev` alone can do with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) url: Option<RedisUrl>,
+    /// How long a starting process tries to reach the log.
+    pub(crate) connect: HumanDuration,
     /// Life of a gateway's lease without renewal.
     pub(crate) gateway_lease: HumanDuration,
     /// Life of the analyst's and of actions' lease without renewal.
@@ -90,6 +95,8 @@ impl Default for BusConfig {
     fn default() -> Self {
         let limits = Limits::default();
         Self {
+            url: None,
+            connect: HumanDuration::from_secs(30),
             gateway_lease: limits.gateway_lease.into(),
             publisher_lease: limits.publisher_lease.into(),
             rejoin_grace: limits.rejoin_grace.into(),
@@ -107,6 +114,9 @@ impl Default for BusConfig {
 
 impl BusConfig {
     pub(super) fn validate(&self) -> Result<(), String> {
+        if let Some(url) = &self.url {
+            url.parse().map_err(|error| format!("bus.url: {error}"))?;
+        }
         let ordered = [
             ("bus.publisher_lease", self.publisher_lease, "bus.gateway_lease", self.gateway_lease),
             ("bus.gateway_lease", self.gateway_lease, "bus.rejoin_grace", self.rejoin_grace),
@@ -145,6 +155,51 @@ impl BusConfig {
             max_conversations: self.max_conversations,
             subscription_capacity: self.subscription_capacity,
         }
+    }
+}
+
+/// Where the log is, password included; shown without it.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct RedisUrl(String);
+
+impl RedisUrl {
+    pub(crate) fn parse(&self) -> Result<RedisConfig, String> {
+        RedisConfig::parse(&self.0).map_err(|error| error.to_string())
+    }
+
+    /// With stars for user and password.
+    fn shown(&self) -> String {
+        match (self.0.split_once("://"), self.0.rsplit_once('@')) {
+            (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://***@{rest}"),
+            _ => self.0.clone(),
+        }
+    }
+}
+
+impl std::fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.shown())
+    }
+}
+
+impl Serialize for RedisUrl {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.shown())
+    }
+}
+
+/// The `[admin]` section: what operators ask a gateway or recognizer. `dev` answers on its one port.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct AdminConfig {
+    /// Where `/healthz`, `/readyz` and `/metrics` are served. Port 0 takes a free one.
+    pub(crate) listen: SocketAddr,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9090)) }
     }
 }
 
