@@ -167,6 +167,49 @@ pub(crate) enum Load {
     /// Latency is measured for events that say when they were sent, on the same machine. Exit code 1 when a stated limit
     /// is broken.
     Listen(LoadListen),
+    /// Publishes finals as recognizers do, straight to the log in Redis and at a steady rate.
+    ///
+    /// Each says when it was sent: `load listen` on the same machine measures the whole way. Latencies told here are those of
+    /// the log's calls. Exit code 1 when a stated limit is broken.
+    Events(LoadEvents),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LoadEvents {
+    /// Redis or Valkey that holds the log; HEARSAY__BUS__URL when absent.
+    #[arg(long, value_name = "URL")]
+    pub(crate) redis: Option<String>,
+    /// Meetings to speak in, one speaker each, named PREFIX-0, PREFIX-1 and so on.
+    #[arg(long, default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) meetings: u32,
+    #[arg(long, default_value = "load")]
+    pub(crate) prefix: String,
+    /// Events a second, of all meetings together.
+    #[arg(long, default_value_t = 10, value_name = "RATE", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) rate: u32,
+    /// Bytes of an event's text.
+    #[arg(long, default_value_t = 120, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) size: u32,
+    /// Events in one call of the log.
+    #[arg(long, default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) batch: u32,
+    /// How long to publish, for instance 30s.
+    #[arg(long, default_value = "30s", value_name = "TIME")]
+    pub(crate) duration: HumanDuration,
+    /// How long to wait, with the meetings open, for listeners to come.
+    #[arg(long, default_value = "0s", value_name = "TIME")]
+    pub(crate) wait: HumanDuration,
+    /// Most events that the log may not have taken.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) max_lost: Option<u64>,
+    /// Highest 99th percentile of a call's time.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) max_p99: Option<HumanDuration>,
+    /// Prints one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) sources: Sources,
 }
 
 #[derive(Debug, Args)]
@@ -253,5 +296,7 @@ mod tests {
         assert!(parse("hearsay dev --tls").is_ok());
         assert!(parse("hearsay load listen --meeting m --subscribers 5 --duration 2s --max-p99 50ms").is_ok());
         assert!(parse("hearsay load listen --meeting m --meetings 2").is_err());
+        assert!(parse("hearsay load events --redis redis://x --meetings 3 --rate 100 --batch 10").is_ok());
+        assert!(parse("hearsay load events --rate 0").is_err());
     }
 }

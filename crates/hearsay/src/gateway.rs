@@ -23,7 +23,7 @@ pub(crate) fn run(arguments: cli::Gateway) -> anyhow::Result<ExitCode> {
         .with("--recognizer", "uplink", "recognizers", recognizers);
     let config = config::load(&arguments.sources, flags)?;
     logs::install(&config.log).map_err(anyhow::Error::msg)?;
-    log::require_shared(&config.bus, "gateway")?;
+    log::shared(&config.bus, "gateway")?;
     if config.uplink.recognizers.is_empty() {
         let missing = "uplink.recognizers is empty: `hearsay gateway` takes --recognizer http://HOST:50051, or \
                        HEARSAY__UPLINK__RECOGNIZERS='[\"http://HOST:50051\"]'";

@@ -53,9 +53,9 @@ pub(crate) async fn open(config: &BusConfig, readiness: &Readiness, tasks: &Task
 ///
 /// # Errors
 /// Says what is missing.
-pub(crate) fn require_shared(config: &BusConfig, command: &str) -> Result<(), ConfigError> {
-    if config.url.is_some() {
-        return Ok(());
+pub(crate) fn shared(config: &BusConfig, command: &str) -> Result<RedisConfig, ConfigError> {
+    if let Some(redis) = redis(config)? {
+        return Ok(redis);
     }
     Err(ConfigError::Contradiction(format!(
         "bus.url is not set, and a log in memory is not shared with other processes: `hearsay {command}` takes \

@@ -43,6 +43,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Models(Models::Fetch { sources }) => models::fetch(&config::load(&sources, config::Flags::default())?),
         Command::Models(Models::List { sources }) => models::list(&config::load(&sources, config::Flags::default())?),
         Command::Load(Load::Listen(arguments)) => load::listen(arguments),
+        Command::Load(Load::Events(arguments)) => load::events(arguments),
         Command::Transcribe(arguments) => transcribe::run(arguments),
         Command::Config(ConfigCommand::Check { sources }) => {
             let config = config::load(&sources, config::Flags::default())?;

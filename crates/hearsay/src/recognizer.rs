@@ -19,7 +19,7 @@ pub(crate) fn run(arguments: cli::Recognizer) -> anyhow::Result<ExitCode> {
         .with("--redis", "bus", "url", arguments.redis);
     let config = config::load(&arguments.sources, flags)?;
     logs::install(&config.log).map_err(anyhow::Error::msg)?;
-    log::require_shared(&config.bus, "recognizer")?;
+    log::shared(&config.bus, "recognizer")?;
     try_port(config.recognizer.listen)?;
     let models = models::store(&config)?.fetch(&mut Terminal::default())?;
     process::run(config, |config, process| serve(config, process, models))

@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
+    os::unix::process::CommandExt,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, sync_channel},
@@ -58,6 +59,15 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+/// Processes of one shell; asked to end when dropped.
+struct Group(String);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-TERM", "--", &self.0]).status();
     }
 }
 
@@ -121,6 +131,12 @@ impl Redis {
     }
 }
 
+/// Of a report.
+fn number(json: &str, key: &str) -> usize {
+    let rest = json.split_once(&format!("\"{key}\":")).unwrap().1;
+    rest.split(|c: char| !c.is_ascii_digit()).find(|digits| !digits.is_empty()).unwrap().parse().unwrap()
+}
+
 fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").unwrap();
@@ -171,15 +187,80 @@ fn two_gateways_and_a_recognizer_are_one_service() {
     let heard = listening.wait_with_output().unwrap();
     let report = String::from_utf8(heard.stdout).unwrap();
     assert_eq!(heard.status.code(), Some(0), "{report}");
-    let delivered = report.split_once("\"delivered\":").unwrap().1;
-    let delivered: usize =
-        delivered.split(|c: char| !c.is_ascii_digit()).find(|n| !n.is_empty()).unwrap().parse().unwrap();
-    assert!(delivered >= 5 * text.lines().count(), "{report}");
+    assert!(number(&report, "delivered") >= 5 * text.lines().count(), "{report}");
+
+    // Events straight to the log reach listeners of both.
+    let listen = |url: &str| {
+        let arguments = ["load", "listen", "--meetings", "2", "--subscribers", "6", "--duration", "8s", "--json"];
+        let mut command = redis.client(&arguments, url);
+        command.args(["--token", &token, "--max-lost", "0"]).stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let listening = [listen(&one_url), listen(&other_url)];
+    let arguments =
+        ["load", "events", "--meetings", "2", "--rate", "40", "--batch", "2", "--duration", "3s", "--wait", "3s"];
+    let published = redis.hearsay(&arguments).args(["--json", "--max-lost", "0"]).output().unwrap();
+    let report = String::from_utf8(published.stdout).unwrap();
+    assert_eq!(published.status.code(), Some(0), "{report} {}", String::from_utf8_lossy(&published.stderr));
+    let sent = number(&report, "sent");
+    assert!(sent >= 100 && number(&report, "delivered") == sent, "{report}");
+    for listening in listening {
+        let heard = listening.wait_with_output().unwrap();
+        let report = String::from_utf8(heard.stdout).unwrap();
+        assert_eq!(heard.status.code(), Some(0), "{report}");
+        assert!(number(&report, "delivered") >= 3 * sent, "each of three subscribers of a meeting hears it: {report}");
+    }
 
     // In any order: the last to go is what the others relied on.
     assert_eq!(one.stop().code(), Some(0));
     assert_eq!(recognizer.stop().code(), Some(0));
     assert_eq!(other.stop().code(), Some(0));
+}
+
+#[test]
+fn the_lines_of_the_readme_start_a_cluster() {
+    let recordings = recordings();
+    let redis = Redis::start();
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).unwrap();
+    let lines = readme.split_once("\n## A cluster\n").unwrap().1.split_once("```sh\n").unwrap().1;
+    let mut lines = lines.split_once("```").unwrap().0.to_owned();
+    assert_eq!(lines.lines().count(), 4);
+    // Ports of its own: what is usual may be taken on this machine.
+    let [grpc, one, other] = [(); 3].map(|()| format!("127.0.0.1:{}", free_port()));
+    for (usual, instead) in [
+        ("redis://127.0.0.1", redis.url.as_str()),
+        ("127.0.0.1:50051", &grpc),
+        ("127.0.0.1:8081", &other),
+        ("127.0.0.1:9091", "127.0.0.1:0"),
+        ("127.0.0.1:9092", "127.0.0.1:0"),
+    ] {
+        assert!(lines.contains(usual), "{usual}");
+        lines = lines.replace(usual, instead);
+    }
+    let program = Path::new(env!("CARGO_BIN_EXE_hearsay"));
+    let paths = std::env::var_os("PATH").unwrap();
+    let paths =
+        std::env::join_paths(program.parent().map(Path::to_owned).into_iter().chain(std::env::split_paths(&paths)));
+    let mut shell = Command::new("sh");
+    shell.arg("-ec").arg(lines + "wait").env("PATH", paths.unwrap()).process_group(0);
+    shell.env("HEARSAY__ADMIN__LISTEN", "127.0.0.1:0");
+    shell.env("HEARSAY__RECOGNIZER__LISTEN", &grpc).env("HEARSAY__GATEWAY__LISTEN", &one);
+    let mut cluster = Running::start(&mut shell);
+    // Also when something here fails.
+    let group = Group(format!("-{}", cluster.process.id()));
+    let mut ready: Vec<_> = (0..3).map(|_| cluster.line("ready ")).collect();
+    ready.sort_unstable();
+    let mut expected = vec![format!("grpc://{grpc}"), format!("http://{one}"), format!("http://{other}")];
+    expected.sort_unstable();
+    let spoken = Command::new(program)
+        .args(["transcribe", "--fast", "--app-id", "demo", "--app-secret", "demo", "--url", &format!("http://{other}")])
+        .arg(&recordings.beckett)
+        .output()
+        .unwrap();
+    drop(group);
+    let _ = cluster.process.wait().unwrap();
+    assert_eq!(ready, expected);
+    assert_eq!(spoken.status.code(), Some(0), "{}", String::from_utf8_lossy(&spoken.stderr));
+    assert!(!spoken.stdout.is_empty());
 }
 
 #[test]
