@@ -297,7 +297,7 @@ impl TryFrom<v1::Ended> for Ended {
 
 impl From<&Final> for v1::Final {
     fn from(it: &Final) -> Self {
-        Self {
+        let mut encoded = Self {
             stream: bytes(it.stream.0),
             utterance: bytes(it.utterance.0),
             participant: Some((&*it.participant).into()),
@@ -307,17 +307,30 @@ impl From<&Final> for v1::Final {
             text: it.text.clone(),
             language: it.language.clone(),
             confidence: it.confidence,
-            words: it
-                .words
-                .iter()
-                .map(|it| v1::Word {
-                    text: it.text.clone(),
-                    start_us: it.start.0,
-                    end_us: it.end.0,
-                    confidence: it.confidence,
-                })
-                .collect(),
+            words: Vec::new(),
+            word_starts_us: Vec::new(),
+            word_lengths_us: Vec::new(),
+            word_confidences: Vec::new(),
+        };
+        let of_text = it.words.iter().map(|word| word.text.as_str()).eq(it.text.split(' '));
+        if of_text && it.words.iter().all(|word| word.start <= word.end) {
+            let mut before = it.start.0;
+            for word in &it.words {
+                encoded.word_starts_us.push(word.start.0.wrapping_sub(before).cast_signed());
+                encoded.word_lengths_us.push(word.end.0 - word.start.0);
+                encoded.word_confidences.push(word.confidence);
+                before = word.start.0;
+            }
+        } else {
+            encoded.words = it.words.iter().map(v1::Word::from).collect();
         }
+        encoded
+    }
+}
+
+impl From<&SpokenWord> for v1::Word {
+    fn from(it: &SpokenWord) -> Self {
+        Self { text: it.text.clone(), start_us: it.start.0, end_us: it.end.0, confidence: it.confidence }
     }
 }
 
@@ -325,6 +338,12 @@ impl TryFrom<v1::Final> for Final {
     type Error = Malformed;
 
     fn try_from(it: v1::Final) -> Result<Self, Malformed> {
+        let text = spoken("Final.text", it.text)?;
+        let words = if it.word_starts_us.is_empty() {
+            it.words.into_iter().map(SpokenWord::try_from).collect::<Result<_, Malformed>>()?
+        } else {
+            columns(&text, it.start_us, &it.word_starts_us, &it.word_lengths_us, &it.word_confidences)?
+        };
         Ok(Self {
             stream: StreamId(uuid("Final.stream", &it.stream)?),
             utterance: UtteranceId(uuid("Final.utterance", &it.utterance)?),
@@ -332,23 +351,60 @@ impl TryFrom<v1::Final> for Final {
             origin: Timestamp(it.origin_us),
             start: StreamTime(it.start_us),
             end: StreamTime(it.end_us),
-            text: spoken("Final.text", it.text)?,
+            text,
             language: it.language,
             confidence: fraction("Final.confidence", it.confidence)?,
-            words: it
-                .words
-                .into_iter()
-                .map(|it| {
-                    Ok(SpokenWord {
-                        text: it.text,
-                        start: StreamTime(it.start_us),
-                        end: StreamTime(it.end_us),
-                        confidence: fraction("Word.confidence", it.confidence)?,
-                    })
-                })
-                .collect::<Result<_, Malformed>>()?,
+            words,
         })
     }
+}
+
+impl TryFrom<v1::Word> for SpokenWord {
+    type Error = Malformed;
+
+    fn try_from(it: v1::Word) -> Result<Self, Malformed> {
+        Ok(Self {
+            text: it.text,
+            start: StreamTime(it.start_us),
+            end: StreamTime(it.end_us),
+            confidence: fraction("Word.confidence", it.confidence)?,
+        })
+    }
+}
+
+/// The words of a text with their times.
+fn columns(
+    text: &str,
+    mut before: u64,
+    starts: &[i64],
+    lengths: &[u64],
+    confidences: &[f32],
+) -> Result<Vec<SpokenWord>, Malformed> {
+    let count = text.split(' ').count();
+    if [starts.len(), lengths.len(), confidences.len()] != [count; 3] {
+        let reason = format!(
+            "has {} entries, with {} lengths and {} confidences, for {count} words",
+            starts.len(),
+            lengths.len(),
+            confidences.len()
+        );
+        return Err(malformed("Final.word_starts_us", reason));
+    }
+    let outside = || malformed("Final.word_starts_us", "leads out of the range of times");
+    let columns = starts.iter().zip(lengths).zip(confidences);
+    text.split(' ')
+        .zip(columns)
+        .map(|(text, ((start, length), confidence))| {
+            let start = before.checked_add_signed(*start).ok_or_else(outside)?;
+            before = start;
+            Ok(SpokenWord {
+                text: text.to_owned(),
+                start: StreamTime(start),
+                end: StreamTime(start.checked_add(*length).ok_or_else(outside)?),
+                confidence: fraction("Final.word_confidences", *confidence)?,
+            })
+        })
+        .collect()
 }
 
 impl From<&Partial> for v1::Partial {
