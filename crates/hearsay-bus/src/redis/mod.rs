@@ -62,6 +62,8 @@ const SKIPPED_BY_BRANCH: u64 = 1 << 32;
 const TRIES: usize = 64;
 /// Events of one batch.
 const MAX_BATCH: usize = 2_000;
+/// Events of a batch that takes the short way.
+const PLAIN: usize = 256;
 /// Conversations of one renewal that are asked for at once.
 const AT_ONCE: usize = 256;
 /// Live conversations are visited at least this often, so that no lost deadline matters for longer.
@@ -194,6 +196,37 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// What the scripts have to know of a batch: may it come late (1), does somebody speak (2), does it only end streams (4),
+/// is it the analyst's (8).
+fn how(batch: &Batch) -> u8 {
+    let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+    flag(is_late(&batch.publisher), 1)
+        | flag(!batch.events.is_empty() && matches!(batch.publisher, PublisherId::Stream(_)), 2)
+        | flag(batch.events.iter().all(|event| matches!(event, Event::StreamEnded(_))), 4)
+        | flag(batch.publisher == PublisherId::Analyst, 8)
+}
+
+fn stored(restart: Option<&Restart>) -> Vec<u8> {
+    restart.map(|restart| v1::Restart::from(restart.clone()).encode_to_vec()).unwrap_or_default()
+}
+
+/// Of a publisher's own events and what the log adds to them: random checks with classes, and the events.
+fn encoded(publisher: &PublisherId, through: u64, own: &[Event], added: &[Event]) -> (Vec<u8>, Vec<Vec<u8>>) {
+    let own_ids = own.iter().enumerate().map(|(index, event)| match event {
+        Event::Insight(insight) => EventId::of_revision(insight.id, insight.revision),
+        _ => EventId::of_input(publisher, through, index),
+    });
+    let added_ids = added.iter().map(|event| added_id(publisher, through, event));
+    let mut checks = Vec::with_capacity(9 * (own.len() + added.len()));
+    let mut events = Vec::with_capacity(own.len() + added.len());
+    for (event, id) in own.iter().zip(own_ids).chain(added.iter().zip(added_ids)) {
+        checks.put_u64(rand::random());
+        checks.put_u8(event.class().index() as u8);
+        events.push(codec::event(publisher, id, event));
+    }
+    (checks, events)
+}
+
 impl Inner {
     /// Runs a script on a conversation, wherever it lies by now.
     async fn run(&self, script: Script, keys: &Keys, args: &[&[u8]]) -> Result<Value, Error> {
@@ -214,7 +247,7 @@ impl Inner {
                 for arg in args {
                     command.arg(*arg);
                 }
-                if script == Script::Append && replicas > 0 {
+                if matches!(script, Script::Append | Script::AppendFast) && replicas > 0 {
                     pipe.cmd("WAIT").arg(replicas).arg(1_000);
                 }
                 pipe
@@ -440,6 +473,32 @@ impl Inner {
         self.plain::<i64>(slot, command).await.map(|_| ())
     }
 
+    /// The short way of appending. None: something about it is not plain, and the long way tells what.
+    async fn append_fast(&self, key: &ConversationKey, keys: &Keys, batch: &Batch) -> Result<Option<Answer>, Error> {
+        let Seen { epoch: Some(epoch), offset, check: Some(check) } = batch.seen else { return Ok(None) };
+        let mut packed = Vec::with_capacity(61);
+        packed.put_u64(batch.generation.0);
+        packed.put_u64(batch.from);
+        packed.put_u64(batch.through);
+        packed.put_u32(epoch.0);
+        packed.put_u64(offset.0);
+        packed.put_u64(check);
+        packed.put_u64(self.limits.max_entries as u64);
+        packed.put_u8(how(batch));
+        packed.put_u64(micros(self.limits.publisher_lease));
+        let (checks, events) = encoded(&batch.publisher, batch.through, &batch.events, &[]);
+        let restart = stored(batch.restart.as_ref());
+        let name = batch.publisher.to_string();
+        let mut args: Vec<&[u8]> = vec![name.as_bytes(), &packed, &restart, &checks];
+        args.extend(events.iter().map(Vec::as_slice));
+        let raw = bytes_of(self.run(Script::AppendFast, keys, &args).await?)?;
+        if raw.is_empty() {
+            return Ok(None);
+        }
+        batch.events.iter().for_each(log_metrics::appended);
+        Ok(Some(self.noted(&raw, key)?))
+    }
+
     /// Appends; with a change of life only when nothing came between.
     async fn append(
         &self,
@@ -454,18 +513,7 @@ impl Inner {
         let publisher = batch.map_or(PublisherId::Clock, |batch| batch.publisher.clone());
         // What the clock appends is named by where it stands.
         let through = batch.map_or_else(|| change.map_or(0, |change| change.loaded.top.0 + 1), |batch| batch.through);
-        let own_ids = own.iter().enumerate().map(|(index, event)| match event {
-            Event::Insight(insight) => EventId::of_revision(insight.id, insight.revision),
-            _ => EventId::of_input(&publisher, through, index),
-        });
-        let added_ids = added.iter().map(|event| added_id(&publisher, through, event));
-        let mut checks = Vec::with_capacity(9 * (own.len() + added.len()));
-        let mut events = Vec::with_capacity(own.len() + added.len());
-        for (event, id) in own.iter().zip(own_ids).chain(added.iter().zip(added_ids)) {
-            checks.put_u64(rand::random());
-            checks.put_u8(event.class().index() as u8);
-            events.push(codec::event(&publisher, id, event));
-        }
+        let (checks, events) = encoded(&publisher, through, own, added);
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
         let mut packed = Vec::with_capacity(128);
         packed.put_u64(batch.map_or(0, |batch| batch.generation.0));
@@ -473,12 +521,7 @@ impl Inner {
         packed.put_u64(batch.map_or(0, |batch| batch.through));
         codec::put_seen(&mut packed, batch.map_or(Seen::NOTHING, |batch| batch.seen));
         packed.put_u64(self.limits.max_entries as u64);
-        packed.put_u8(
-            flag(is_late(&publisher), 1)
-                | flag(!own.is_empty() && matches!(publisher, PublisherId::Stream(_)), 2)
-                | flag(own.iter().all(|event| matches!(event, Event::StreamEnded(_))), 4)
-                | flag(publisher == PublisherId::Analyst, 8),
-        );
+        packed.put_u8(batch.map_or(0, how));
         packed.put_u64(micros(self.limits.publisher_lease));
         packed.put_u16(own.len() as u16);
         let mut life = Vec::new();
@@ -504,10 +547,7 @@ impl Inner {
             }
         }
         let name = batch.map(|batch| batch.publisher.to_string()).unwrap_or_default();
-        let restart = batch
-            .and_then(|batch| batch.restart.clone())
-            .map(|restart| v1::Restart::from(restart).encode_to_vec())
-            .unwrap_or_default();
+        let restart = stored(batch.and_then(|batch| batch.restart.as_ref()));
         let mut args: Vec<&[u8]> =
             vec![name.as_bytes(), &packed, &restart, &checks, &life, &leases, keys.conversation.as_bytes()];
         args.extend(events.iter().map(Vec::as_slice));
@@ -567,7 +607,13 @@ impl Inner {
         let streams: Vec<Event> = batch.events.iter().filter(of_streams).cloned().collect();
         let mut answer = None;
         if streams.is_empty() {
-            answer = Some(self.append(key, Some(&batch), None).await?).filter(|answer| answer.code != Code::Life);
+            let keys = Keys::of(key);
+            if batch.events.len() <= PLAIN {
+                answer = self.append_fast(key, &keys, &batch).await?;
+            }
+            if answer.is_none() {
+                answer = Some(self.append(key, Some(&batch), None).await?).filter(|answer| answer.code != Code::Life);
+            }
         }
         let answer = match answer {
             Some(answer) => answer,
