@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes};
 use hearsay_protocol::{
     Epoch, Event, EventId, GatewayId, Generation, Offset, Position, PublisherId, Seen, StreamId, Timestamp,
-    event::Ephemeral,
+    event::{Class, Ephemeral},
 };
 use prost::Message as _;
 use uuid::Uuid;
@@ -209,71 +209,115 @@ pub(super) fn read(mut raw: &[u8], epoch: Option<Epoch>) -> Result<(Option<GapRe
     Ok((reason, Seen { epoch, offset, check: known.then_some(check) }))
 }
 
-/// An event as the script appends it, behind what it adds itself: check, time and sequence.
-pub(super) fn event(publisher: &PublisherId, id: EventId, event: &Event) -> Vec<u8> {
-    let payload = hearsay_rpc::encode(event);
-    let mut out = Vec::with_capacity(payload.len() + 34);
-    out.put_slice(id.0.as_bytes());
-    let (kind, uuid) = match publisher {
-        PublisherId::Stream(id) => (1, Some(id.0)),
-        PublisherId::Analyst => (2, None),
-        PublisherId::Actions => (3, None),
-        PublisherId::Gateway(id) => (4, Some(id.0)),
-        PublisherId::Rest(id) => (5, Some(*id)),
-        PublisherId::Clock => (6, None),
-    };
-    out.put_u8(kind);
-    if let Some(uuid) = uuid {
-        out.put_slice(uuid.as_bytes());
-    }
-    out.put_slice(&payload);
-    out
+/// Entries on their way to the log: what the scripts store unchanged, and what they have to know of it.
+#[derive(Default)]
+pub(super) struct Entries {
+    /// Of each its length, its check, its class and the rest: id, publisher, event.
+    pub(super) bytes: Vec<u8>,
+    pub(super) count: u16,
+    /// How many there are of each class.
+    classes: [u16; Class::COUNT],
+    /// The last one's.
+    check: u64,
 }
 
-/// An entry as it is stored and announced. One that cannot be read keeps its place as a tombstone.
-pub(super) fn entry(offset: Offset, raw: &[u8]) -> Entry {
-    readable(offset, raw).unwrap_or_else(|| {
-        crate::metrics::tombstone();
-        let mut head = raw;
-        let (check, at) = if head.len() >= 16 { (head.get_u64(), head.get_u64()) } else { (0, 0) };
-        Entry {
-            offset,
-            check,
-            at: Timestamp(at),
-            id: EventId(Uuid::nil()),
-            sequence: 0,
-            publisher: PublisherId::Clock,
-            body: Body::Tombstone,
+impl Entries {
+    pub(super) fn push(&mut self, publisher: &PublisherId, id: EventId, event: &Event) {
+        let payload = hearsay_rpc::encode(event);
+        let (kind, uuid) = match publisher {
+            PublisherId::Stream(id) => (1, Some(id.0)),
+            PublisherId::Analyst => (2, None),
+            PublisherId::Actions => (3, None),
+            PublisherId::Gateway(id) => (4, Some(id.0)),
+            PublisherId::Rest(id) => (5, Some(*id)),
+            PublisherId::Clock => (6, None),
+        };
+        let length = 8 + 1 + 16 + 1 + if uuid.is_some() { 16 } else { 0 } + payload.len();
+        let class = event.class().index();
+        self.check = rand::random();
+        self.bytes.reserve(4 + length);
+        self.bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+        self.bytes.put_u64(self.check);
+        self.bytes.put_u8(class as u8);
+        self.bytes.put_slice(id.0.as_bytes());
+        self.bytes.put_u8(kind);
+        if let Some(uuid) = uuid {
+            self.bytes.put_slice(uuid.as_bytes());
         }
-    })
+        self.bytes.put_slice(&payload);
+        self.classes[class] += 1;
+        self.count += 1;
+    }
+
+    pub(super) fn put_classes(&self, out: &mut Vec<u8>) {
+        for count in self.classes {
+            out.put_u16(count);
+        }
+    }
+
+    pub(super) fn put_check(&self, out: &mut Vec<u8>) {
+        out.put_u64(self.check);
+    }
 }
 
-fn readable(offset: Offset, mut raw: &[u8]) -> Option<Entry> {
-    if raw.len() < 8 + 8 + 4 + 16 + 1 {
+const BATCH: usize = 4 + 8 + 2 + 8 + 4 * Class::COUNT;
+
+/// A batch as it is stored and announced. None for bytes that are none.
+pub(super) fn batch(mut raw: Bytes) -> Option<(Epoch, Vec<Entry>)> {
+    if raw.len() < BATCH {
         return None;
     }
-    let (check, at, sequence) = (raw.get_u64(), Timestamp(raw.get_u64()), u64::from(raw.get_u32()));
+    let epoch = Epoch(raw.get_u32());
+    let first = raw.get_u64();
+    let count = raw.get_u16();
+    let at = Timestamp(raw.get_u64());
+    let mut next: [u32; Class::COUNT] = std::array::from_fn(|_| raw.get_u32());
+    let mut entries = Vec::with_capacity(count.into());
+    for index in 0..u64::from(count) {
+        let stored = part(&mut raw)?;
+        entries.push(entry(Offset(first + index), at, &mut next, &stored));
+    }
+    Some((epoch, entries))
+}
+
+/// One that cannot be read keeps its place as a tombstone.
+fn entry(offset: Offset, at: Timestamp, next: &mut [u32; Class::COUNT], mut raw: &[u8]) -> Entry {
+    let tombstone = |check| {
+        crate::metrics::tombstone();
+        let (id, publisher) = (EventId(Uuid::nil()), PublisherId::Clock);
+        Entry { offset, check, at, id, sequence: 0, publisher, body: Body::Tombstone }
+    };
+    if raw.len() < 8 + 1 + 16 + 1 {
+        return tombstone(0);
+    }
+    let check = raw.get_u64();
+    let sequence = match next.get_mut(usize::from(raw.get_u8())) {
+        Some(next) => {
+            *next += 1;
+            u64::from(*next - 1)
+        }
+        None => 0,
+    };
     let id = EventId(Uuid::from_u128(raw.get_u128()));
     let kind = raw.get_u8();
     let mut uuid = || (raw.len() >= 16).then(|| Uuid::from_u128(raw.get_u128()));
     let publisher = match kind {
-        1 => PublisherId::Stream(StreamId(uuid()?)),
-        2 => PublisherId::Analyst,
-        3 => PublisherId::Actions,
-        4 => PublisherId::Gateway(GatewayId(uuid()?)),
-        5 => PublisherId::Rest(uuid()?),
-        6 => PublisherId::Clock,
-        _ => return None,
+        1 => uuid().map(|id| PublisherId::Stream(StreamId(id))),
+        2 => Some(PublisherId::Analyst),
+        3 => Some(PublisherId::Actions),
+        4 => uuid().map(|id| PublisherId::Gateway(GatewayId(id))),
+        5 => uuid().map(PublisherId::Rest),
+        6 => Some(PublisherId::Clock),
+        _ => None,
     };
-    let body = hearsay_rpc::decode(raw).map_or_else(
-        |error| {
-            crate::metrics::tombstone();
+    let Some(publisher) = publisher else { return tombstone(check) };
+    match hearsay_rpc::decode(raw) {
+        Ok(event) => Entry { offset, check, at, id, sequence, publisher, body: Body::Event(event) },
+        Err(error) => {
             tracing::warn!(%offset, %error, "an entry of the log cannot be read");
-            Body::Tombstone
-        },
-        Body::Event,
-    );
-    Some(Entry { offset, check, at, id, sequence, publisher, body })
+            Entry { id, sequence, publisher, ..tombstone(check) }
+        }
+    }
 }
 
 /// Ephemerals as they are announced, behind the kind and position that the script adds.
@@ -293,16 +337,7 @@ pub(super) fn delivery(mut raw: Bytes) -> Option<Delivery> {
         return None;
     }
     match raw.get_u8() {
-        b'A' if raw.len() >= 14 => {
-            let epoch = Epoch(raw.get_u32());
-            let first = raw.get_u64();
-            let count = raw.get_u16();
-            let mut entries = Vec::with_capacity(count.into());
-            for index in 0..u64::from(count) {
-                entries.push(entry(Offset(first + index), &part(&mut raw)?));
-            }
-            Some(Delivery::Appended { epoch, entries: entries.into() })
-        }
+        b'A' => batch(raw).map(|(epoch, entries)| Delivery::Appended { epoch, entries: entries.into() }),
         b'E' if raw.len() >= 12 => {
             let follows = Position { epoch: Epoch(raw.get_u32()), offset: Offset(raw.get_u64()) };
             let mut all = Vec::new();
@@ -328,4 +363,58 @@ fn part(raw: &mut Bytes) -> Option<Bytes> {
     }
     let length = raw.get_u32() as usize;
     (raw.len() >= length).then(|| raw.split_to(length))
+}
+
+#[cfg(test)]
+mod tests {
+    use hearsay_protocol::event::{EndReason, Ended, Started};
+
+    use super::*;
+
+    fn stored(entries: &Entries) -> Vec<u8> {
+        let mut raw = Vec::new();
+        raw.put_u32(9);
+        raw.put_u64(41);
+        raw.put_u16(entries.count);
+        raw.put_u64(1_000);
+        for next in [0, 0, 0, 0, 0, 7] {
+            raw.put_u32(next);
+        }
+        raw.put_slice(&entries.bytes);
+        raw
+    }
+
+    #[test]
+    fn batches_come_back_and_what_cannot_be_read_keeps_its_place() {
+        let publisher = PublisherId::Rest(Uuid::from_u128(3));
+        let event = |title: &str| Event::Started(Started { at: Timestamp(1), title: title.to_owned() });
+        let ended = Event::Ended(Ended { at: Timestamp(2), reason: EndReason::Silence });
+        let mut entries = Entries::default();
+        for (n, event) in [event("first"), event("second"), ended.clone()].iter().enumerate() {
+            entries.push(&publisher, EventId(Uuid::from_u128(n as u128)), event);
+        }
+        let raw = stored(&entries);
+        let (epoch, back) = batch(raw.clone().into()).expect("a batch");
+        assert_eq!(epoch, Epoch(9));
+        assert_eq!(
+            back.iter().map(|entry| (entry.offset.0, entry.sequence)).collect::<Vec<_>>(),
+            [(41, 7), (42, 8), (43, 9)]
+        );
+        assert_eq!(back[2].body, Body::Event(ended));
+        assert_eq!((&back[0].publisher, back[0].at), (&publisher, Timestamp(1_000)));
+        assert_eq!(back[2].check, entries.check);
+
+        // The second event of a kind that nobody knows.
+        let at = raw.windows(6).position(|bytes| bytes == b"second").expect("it is there");
+        let mut unknown = raw.clone();
+        unknown[at - 6] = 0xFA;
+        let (_, back) = batch(unknown.into()).expect("a batch");
+        assert_eq!(back.len(), 3);
+        assert_eq!(back[1].body, Body::Tombstone);
+        assert_eq!((back[1].offset, back[1].sequence, back[2].sequence), (Offset(42), 8, 9));
+
+        for cut in [0, 10, BATCH, raw.len() - 1] {
+            assert_eq!(batch(raw[..cut].to_vec().into()), None, "cut at {cut}");
+        }
+    }
 }

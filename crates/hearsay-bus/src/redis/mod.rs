@@ -31,7 +31,7 @@ use tokio::{
 };
 
 use crate::{
-    Batch, Bus, Claim, Error, Lease, Limits, Meta, Opened, Page, Proposal, Published, Read, Refusal, State,
+    Batch, Bus, Claim, Entry, Error, Lease, Limits, Meta, Opened, Page, Proposal, Published, Read, Refusal, State,
     Subscription, Tail, Ticked, Watch,
     lifecycle::{AnalystProgress, Life, added_id},
     metrics as log_metrics,
@@ -49,7 +49,7 @@ mod subscribers;
 pub use config::{RedisConfig, RedisTls, RedisTopology, RedisUrlError};
 pub use nodes::ConnectError;
 
-use codec::{Answer, Code, Head, Nonsense};
+use codec::{Answer, Code, Entries, Head, Nonsense};
 use keys::Keys;
 use nodes::{Link, Nodes};
 use scripts::Script;
@@ -98,6 +98,13 @@ struct Loaded {
     top: Offset,
     now: Timestamp,
     analyst: Option<AnalystProgress>,
+}
+
+/// What is sent to a node in one go.
+enum Request {
+    One(::redis::Cmd),
+    /// With what waits for replicas.
+    Both(::redis::Cmd, ::redis::Cmd),
 }
 
 /// What follows from it.
@@ -210,78 +217,82 @@ fn stored(restart: Option<&Restart>) -> Vec<u8> {
     restart.map(|restart| v1::Restart::from(restart.clone()).encode_to_vec()).unwrap_or_default()
 }
 
-/// Of a publisher's own events and what the log adds to them: random checks with classes, and the events.
-fn encoded(publisher: &PublisherId, through: u64, own: &[Event], added: &[Event]) -> (Vec<u8>, Vec<Vec<u8>>) {
-    let own_ids = own.iter().enumerate().map(|(index, event)| match event {
-        Event::Insight(insight) => EventId::of_revision(insight.id, insight.revision),
-        _ => EventId::of_input(publisher, through, index),
-    });
-    let added_ids = added.iter().map(|event| added_id(publisher, through, event));
-    let mut checks = Vec::with_capacity(9 * (own.len() + added.len()));
-    let mut events = Vec::with_capacity(own.len() + added.len());
-    for (event, id) in own.iter().zip(own_ids).chain(added.iter().zip(added_ids)) {
-        checks.put_u64(rand::random());
-        checks.put_u8(event.class().index() as u8);
-        events.push(codec::event(publisher, id, event));
+/// A publisher's own events and what the log adds to them.
+fn encoded(publisher: &PublisherId, through: u64, own: &[Event], added: &[Event]) -> Entries {
+    let mut entries = Entries::default();
+    for (index, event) in own.iter().enumerate() {
+        let id = match event {
+            Event::Insight(insight) => EventId::of_revision(insight.id, insight.revision),
+            _ => EventId::of_input(publisher, through, index),
+        };
+        entries.push(publisher, id, event);
     }
-    (checks, events)
+    for event in added {
+        entries.push(publisher, added_id(publisher, through, event), event);
+    }
+    entries
 }
 
 impl Inner {
     /// Runs a script on a conversation, wherever it lies by now.
     async fn run(&self, script: Script, keys: &Keys, args: &[&[u8]]) -> Result<Value, Error> {
         let begun = Instant::now();
+        let replicas = self.nodes.config().replicas;
+        let waits = replicas > 0 && matches!(script, Script::Append | Script::AppendFast);
         let value = self
-            .command(keys.slot, |link, replicas| {
+            .command(keys.slot, |link| {
                 let loaded = script.loaded();
-                let mut common = Vec::with_capacity(20);
-                common.put_i64(self.nodes.shift.load(Ordering::Relaxed));
-                common.put_slice(&link.identity);
-                common.put_u32(rand::random());
-                let mut pipe = ::redis::pipe();
-                let command = pipe.cmd("EVALSHA").arg(&loaded.sha).arg(keys.names.len());
+                let mut common = [0; 20];
+                let mut rest = &mut common[..];
+                rest.put_i64(self.nodes.shift.load(Ordering::Relaxed));
+                rest.put_slice(&link.identity);
+                rest.put_u32(rand::random());
+                let mut command = ::redis::cmd("EVALSHA");
+                command.arg(&loaded.sha).arg(keys.names.len());
                 for name in &keys.names {
                     command.arg(name);
                 }
-                command.arg(common).arg(&keys.channel);
+                command.arg(&common[..]).arg(&keys.channel);
                 for arg in args {
                     command.arg(*arg);
                 }
-                if matches!(script, Script::Append | Script::AppendFast) && replicas > 0 {
-                    pipe.cmd("WAIT").arg(replicas).arg(1_000);
+                if waits {
+                    let mut wait = ::redis::cmd("WAIT");
+                    wait.arg(replicas).arg(1_000);
+                    Request::Both(command, wait)
+                } else {
+                    Request::One(command)
                 }
-                pipe
             })
             .await?;
         metrics::call(script.name(), begun.elapsed());
-        let mut values = match value {
-            Value::Array(values) => values.into_iter(),
-            _ => return Err(Nonsense("no list of answers").into()),
-        };
-        let answer = values.next().ok_or(Nonsense("no answer"))?;
-        match values.next() {
-            Some(Value::Int(got)) if got < i64::from(self.nodes.config().replicas) => {
-                metrics::failed();
-                Err(Error::Unavailable(format!(
-                    "{got} of {} replicas have it; it stands on the primary",
-                    self.nodes.config().replicas
-                )))
-            }
-            _ => Ok(answer),
+        if !waits {
+            return Ok(value);
+        }
+        match value {
+            Value::Array(mut values) if values.len() == 2 => match values.pop() {
+                Some(Value::Int(got)) if got >= i64::from(replicas) => Ok(values.pop().unwrap_or(Value::Nil)),
+                Some(Value::Int(got)) => {
+                    metrics::failed();
+                    let what = format!("{got} of {replicas} replicas have it; it stands on the primary");
+                    Err(Error::Unavailable(what))
+                }
+                _ => Err(Nonsense("no count of replicas").into()),
+            },
+            _ => Err(Nonsense("no list of answers").into()),
         }
     }
 
     /// Sends commands to the node of a slot, again while it says that it is not the one, or not ready, or is gone: all
     /// calls can be repeated without harm.
-    async fn command(&self, slot: u16, make: impl Fn(&Link, u32) -> ::redis::Pipeline) -> Result<Value, Error> {
+    async fn command(&self, slot: u16, make: impl Fn(&Link) -> Request) -> Result<Value, Error> {
         let deadline = Instant::now() + self.nodes.config().call_deadline;
-        let replicas = self.nodes.config().replicas;
-        let mut changes = self.nodes.changes();
         let mut elsewhere: Option<Arc<Link>> = None;
         let mut last = None;
         loop {
             let asking = elsewhere.is_some();
             let Some(link) = elsewhere.take().or_else(|| self.nodes.link(slot)) else {
+                let mut changes = self.nodes.changes();
                 self.nodes.doubt();
                 if timeout_at(deadline, changes.changed()).await.is_err() {
                     metrics::failed();
@@ -290,18 +301,24 @@ impl Inner {
                 }
                 continue;
             };
-            let pipe = make(&link, replicas);
+            let request = make(&link);
             let mut connection = link.commands.clone();
             let sent = async {
-                if asking {
-                    let mut asked = ::redis::pipe();
-                    asked.cmd("ASKING").ignore();
-                    for command in pipe.cmd_iter() {
-                        asked.add_command(command.clone());
+                match request {
+                    Request::One(command) if !asking => command.query_async::<Value>(&mut connection).await,
+                    Request::One(command) => {
+                        let mut pipe = ::redis::pipe();
+                        pipe.cmd("ASKING").ignore().add_command(command);
+                        pipe.query_async::<(Value,)>(&mut connection).await.map(|(value,)| value)
                     }
-                    asked.query_async::<Value>(&mut connection).await
-                } else {
-                    pipe.query_async::<Value>(&mut connection).await
+                    Request::Both(command, wait) => {
+                        let mut pipe = ::redis::pipe();
+                        if asking {
+                            pipe.cmd("ASKING").ignore();
+                        }
+                        pipe.add_command(command).add_command(wait);
+                        pipe.query_async::<Value>(&mut connection).await
+                    }
                 }
             };
             let error = match timeout_at(deadline, sent).await {
@@ -381,17 +398,7 @@ impl Inner {
 
     /// One plain command on a key of its own.
     async fn plain<T: ::redis::FromRedisValue>(&self, slot: u16, command: ::redis::Cmd) -> Result<T, Error> {
-        let value = self
-            .command(slot, |_, _| {
-                let mut pipe = ::redis::pipe();
-                pipe.add_command(command.clone());
-                pipe
-            })
-            .await?;
-        let value = match value {
-            Value::Array(values) => values.into_iter().next().unwrap_or(Value::Nil),
-            value => value,
-        };
+        let value = self.command(slot, |_| Request::One(command.clone())).await?;
         T::from_redis_value(value)
             .map_err(|_| Nonsense("a value of another kind; another program uses this database").into())
     }
@@ -476,7 +483,7 @@ impl Inner {
     /// The short way of appending. None: something about it is not plain, and the long way tells what.
     async fn append_fast(&self, key: &ConversationKey, keys: &Keys, batch: &Batch) -> Result<Option<Answer>, Error> {
         let Seen { epoch: Some(epoch), offset, check: Some(check) } = batch.seen else { return Ok(None) };
-        let mut packed = Vec::with_capacity(61);
+        let mut packed = Vec::with_capacity(96);
         packed.put_u64(batch.generation.0);
         packed.put_u64(batch.from);
         packed.put_u64(batch.through);
@@ -486,11 +493,13 @@ impl Inner {
         packed.put_u64(self.limits.max_entries as u64);
         packed.put_u8(how(batch));
         packed.put_u64(micros(self.limits.publisher_lease));
-        let (checks, events) = encoded(&batch.publisher, batch.through, &batch.events, &[]);
+        let entries = encoded(&batch.publisher, batch.through, &batch.events, &[]);
+        packed.put_u16(entries.count);
+        entries.put_classes(&mut packed);
+        entries.put_check(&mut packed);
         let restart = stored(batch.restart.as_ref());
         let name = batch.publisher.to_string();
-        let mut args: Vec<&[u8]> = vec![name.as_bytes(), &packed, &restart, &checks];
-        args.extend(events.iter().map(Vec::as_slice));
+        let args: [&[u8]; 4] = [name.as_bytes(), &packed, &restart, &entries.bytes];
         let raw = bytes_of(self.run(Script::AppendFast, keys, &args).await?)?;
         if raw.is_empty() {
             return Ok(None);
@@ -513,7 +522,7 @@ impl Inner {
         let publisher = batch.map_or(PublisherId::Clock, |batch| batch.publisher.clone());
         // What the clock appends is named by where it stands.
         let through = batch.map_or_else(|| change.map_or(0, |change| change.loaded.top.0 + 1), |batch| batch.through);
-        let (checks, events) = encoded(&publisher, through, own, added);
+        let entries = encoded(&publisher, through, own, added);
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
         let mut packed = Vec::with_capacity(128);
         packed.put_u64(batch.map_or(0, |batch| batch.generation.0));
@@ -524,6 +533,9 @@ impl Inner {
         packed.put_u8(batch.map_or(0, how));
         packed.put_u64(micros(self.limits.publisher_lease));
         packed.put_u16(own.len() as u16);
+        packed.put_u16(entries.count);
+        entries.put_classes(&mut packed);
+        entries.put_check(&mut packed);
         let mut life = Vec::new();
         let mut leases = Vec::new();
         match change {
@@ -548,9 +560,8 @@ impl Inner {
         }
         let name = batch.map(|batch| batch.publisher.to_string()).unwrap_or_default();
         let restart = stored(batch.and_then(|batch| batch.restart.as_ref()));
-        let mut args: Vec<&[u8]> =
-            vec![name.as_bytes(), &packed, &restart, &checks, &life, &leases, keys.conversation.as_bytes()];
-        args.extend(events.iter().map(Vec::as_slice));
+        let args: [&[u8]; 7] =
+            [name.as_bytes(), &packed, &restart, &entries.bytes, &life, &leases, keys.conversation.as_bytes()];
         let answer = self.noted(&bytes_of(self.run(Script::Append, &keys, &args).await?)?, key)?;
         if answer.code == Code::Done {
             for event in own.iter().chain(added) {
@@ -750,12 +761,11 @@ impl Inner {
                 self.due_by(&key, next).await?;
             }
             let started = Event::Started(Started { at: now, title: proposal.title.clone() });
-            let id = added_id(&PublisherId::Clock, 1, &started);
-            let event = codec::event(&PublisherId::Clock, id, &started);
-            let mut packed = Vec::with_capacity(21);
+            let first = encoded(&PublisherId::Clock, 1, &[], std::slice::from_ref(&started));
+            let mut packed = Vec::with_capacity(32);
             packed.put_u32(proposal.epoch.0);
-            packed.put_u64(rand::random());
-            packed.put_u8(started.class().index() as u8);
+            first.put_classes(&mut packed);
+            first.put_check(&mut packed);
             packed.put_u64(self.kept(State::Open));
             let keys = Keys::of(&key);
             let stale = current.stale.unwrap_or_default();
@@ -763,7 +773,7 @@ impl Inner {
                 keys.conversation.as_bytes(),
                 proposal.title.as_bytes(),
                 &life.encode(),
-                &event,
+                &first.bytes,
                 &packed,
                 keys.names[3].as_bytes(),
                 stale.as_bytes(),
@@ -862,7 +872,7 @@ impl Inner {
         codec::put_seen(&mut packed, after);
         packed.put_u32(u32::try_from(max.clamp(1, 10_000)).unwrap_or(10_000));
         let values = list_of(self.run(Script::Read, &Keys::of(key), &[&packed]).await?)?;
-        let [answer, what, entries @ ..] = values.as_slice() else {
+        let [answer, what, batches @ ..] = values.as_slice() else {
             return Err(Nonsense("a read of another shape").into());
         };
         let answer = self.noted(answer, key)?;
@@ -874,8 +884,12 @@ impl Inner {
         if let Some(reason) = gap {
             return Ok(Read::Gap { reason, resume: at });
         }
-        let entries = entries.iter().zip(at.offset.0 + 1..);
-        let entries = entries.map(|(raw, offset)| codec::entry(Offset(offset), raw)).collect();
+        let mut entries: Vec<Entry> = Vec::new();
+        for batch in batches {
+            let (_, read) = codec::batch(Bytes::from(batch.clone())).ok_or(Nonsense("a batch cut short"))?;
+            entries.extend(read.into_iter().filter(|entry| entry.offset > at.offset));
+        }
+        entries.truncate(max.max(1));
         Ok(Read::Page(Page { epoch: answer.position.epoch, entries, top: answer.top }))
     }
 

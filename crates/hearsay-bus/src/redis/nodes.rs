@@ -350,7 +350,8 @@ impl Nodes {
     async fn commands(&self, address: &Address) -> Result<MultiplexedConnection, RedisError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(self.config.call_deadline))
+            // Each call has its own deadline.
+            .set_response_timeout(None)
             .set_pipeline_buffer_size(1_024);
         self.client(address, false)?.get_multiplexed_async_connection_with_config(&config).await
     }

@@ -1,15 +1,13 @@
 -- Appends a batch (or, without a publisher, what the clock asks for), moves the watermark, announces the entries.
 -- ARGV[3] publisher, or empty; ARGV[4] packed; ARGV[5] restart point, or empty
--- ARGV[6] of each event its random check and its class; ARGV[7] the life that follows; ARGV[8] leases it took
--- ARGV[9] conversation; from ARGV[10] the events
+-- ARGV[6] the entries; ARGV[7] the life that follows; ARGV[8] leases it took; ARGV[9] conversation
 local h = load()
 if not h then return answer(nil, GONE) end
 local publisher = ARGV[3]
 local generation, from, through, known, seen_epoch, seen_offset, seen_check, max, flags, lease, own,
-  with_life, expected_life, expected_top, state, life_flags, streams, heard, ttl =
-  struct.unpack('>I8I8I8BI4I8c8I8BI8I2BI4I8BBI2I8I8', ARGV[4])
+  count, classes, last_check, with_life, expected_life, expected_top, state, life_flags, streams, heard, ttl =
+  struct.unpack('>I8I8I8BI4I8c8I8BI8I2I2c12c8BI4I8BBI2I8I8', ARGV[4])
 local late, speaks, closing, analyst = has(flags, 1), has(flags, 2), has(flags, 4), has(flags, 8)
-local count = #ARGV - 9
 local place, holder, watermark = 'p:' .. publisher, nil, 0
 
 if publisher ~= '' then
@@ -41,24 +39,8 @@ elseif analyst and has(h.flags, ENDING) then
   return answer(h, LIFE)
 end
 
-local first, epoch = h.top + 1, h.epoch
-local position = h.top + own
-if count > 0 then
-  local entries, parts = {}, { struct.pack('>c1I4I8I2', 'A', epoch, first, count) }
-  for i = 1, count do
-    local check, class = struct.unpack('>c8B', ARGV[6], (i - 1) * 9 + 1)
-    local sequence = h.seq[class + 1]
-    h.seq[class + 1] = sequence + 1
-    local entry = struct.pack('>c8I8I4', check, now, sequence) .. ARGV[9 + i]
-    entries[i] = entry
-    parts[2 * i] = struct.pack('>I4', #entry)
-    parts[2 * i + 1] = entry
-    h.check = check
-  end
-  h.top = h.top + count
-  for at = 1, count, 500 do redis.call('RPUSH', KEYS[3], unpack(entries, at, math.min(at + 499, count))) end
-  redis.call('SPUBLISH', ARGV[2], table.concat(parts))
-end
+local epoch, position = h.epoch, h.top + own
+if count > 0 then store(h, count, ARGV[6], classes, last_check) end
 if speaks and now > h.heard then h.heard = now end
 if holder then
   local recent = string.sub(holder, PUBLISHER_BYTES + 1)

@@ -1,15 +1,14 @@
 -- Opens a conversation unless the meeting has one that is live.
--- ARGV[3] conversation; ARGV[4] title; ARGV[5] life; ARGV[6] the first event; ARGV[7] packed; ARGV[8] the meeting's channel
+-- ARGV[3] conversation; ARGV[4] title; ARGV[5] life; ARGV[6] the first entry; ARGV[7] packed; ARGV[8] the meeting's channel
 -- ARGV[9] what the meeting's key still names although it is over, or empty
 local current = redis.call('GET', KEYS[4])
 if current and current ~= ARGV[9] then return { answer(nil, AGAIN) } end
 if redis.call('EXISTS', KEYS[1]) == 1 then return { answer(nil, INVALID) } end
-local epoch, check, class, ttl = struct.unpack('>I4c8BI8', ARGV[7])
+local epoch, classes, check, ttl = struct.unpack('>I4c12c8I8', ARGV[7])
 local h = { state = LINGERING, flags = 0, epoch = epoch, before = epoch, branched = 0, life = 1, top = 1, check = check,
   identity = identity, heard = now, streams = 0, seq = { 0, 0, 0, 0, 0, 0 } }
-local entry = struct.pack('>c8I8I4', check, now, 0) .. ARGV[6]
-h.seq[class + 1] = 1
-redis.call('RPUSH', KEYS[3], entry)
+h.top = 0
+store(h, 1, ARGV[6], classes, check)
 redis.call('HSET', KEYS[2], 'life', ARGV[5], 'title', ARGV[4], 'started', string.format('%.0f', now))
 save(h)
 live_for(ttl)

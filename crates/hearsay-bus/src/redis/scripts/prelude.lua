@@ -1,7 +1,10 @@
 -- Shared by all scripts. One conversation is three keys of one hash tag, which always exist together while it is live:
 --   KEYS[1] head   packed: what every call looks at
 --   KEYS[2] more   hash: life, leases, publishers, names, branches, record
---   KEYS[3] log    list: one element an entry
+--   KEYS[3] log    stream: one item a batch, its id the offset of the batch's first entry
+--
+-- A batch is packed: epoch, first offset, count, time, the next number of each class; then what the publisher gave,
+-- unchanged: of each entry its length, check, class and the rest. It is announced as it is stored.
 --   KEYS[4] open   the meeting's open conversation
 -- ARGV[1] packed: the clock's offset in µs, the node's identity, a fresh epoch.
 -- ARGV[2] the conversation's channel.
@@ -14,6 +17,7 @@ local HEAD = '>BBBBI4I4I4I8c8c8I8I4I4I4I4I4I4I2'
 local PUBLISHER = '>I8I4I8I8I8'
 local PUBLISHER_BYTES, RECENT_BYTES, RECENT = 36, 20, 8
 local LEASE_BYTES = 28
+local BATCH_BYTES = 46
 local BRANCH_BYTES, BRANCHES = 12, 64
 local NOTHING = string.rep('\0', 8)
 
@@ -73,12 +77,36 @@ local function branch(h, agreed)
   redis.call('SPUBLISH', ARGV[2], 'C')
 end
 
+-- The check of the entry at an offset; none when it does not stand there.
+local function check_at(h, offset)
+  if offset < 1 or offset > h.top or has(h.flags, DROPPED) then return nil end
+  if offset == h.top then return h.check end
+  local found = redis.call('XREVRANGE', KEYS[3], string.format('%.0f-0', offset), '-', 'COUNT', 1)[1]
+  if not found then return nil end
+  local batch = found[2][2]
+  local first, count = struct.unpack('>I8I2', batch, 5)
+  local at = BATCH_BYTES + 1
+  for _ = 1, offset - first do
+    at = at + 4 + struct.unpack('>I4', batch, at)
+  end
+  return string.sub(batch, at + 4, at + 11)
+end
+
 -- The entry that was seen stands there.
 local function holds(h, offset, check)
-  if offset < 1 or offset > h.top then return false end
-  if offset == h.top then return h.check == check end
-  local entry = redis.call('LINDEX', KEYS[3], offset - 1)
-  return entry and string.sub(entry, 1, 8) == check
+  return check_at(h, offset) == check
+end
+
+-- A batch as it is stored and announced: count entries, as they came, the last of which has this check.
+local function store(h, count, entries, classes, check)
+  local s = h.seq
+  local batch = struct.pack('>I4I8I2I8I4I4I4I4I4I4', h.epoch, h.top + 1, count, now, s[1], s[2], s[3], s[4], s[5], s[6])
+    .. entries
+  redis.call('XADD', KEYS[3], string.format('%.0f-0', h.top + 1), 'e', batch)
+  for class = 1, 6 do s[class] = s[class] + string.byte(classes, 2 * class - 1) * 256 + string.byte(classes, 2 * class) end
+  h.top = h.top + count
+  h.check = check
+  redis.call('SPUBLISH', ARGV[2], 'A' .. batch)
 end
 
 -- Another process holds the data than at the last write: whatever was not replicated is gone.

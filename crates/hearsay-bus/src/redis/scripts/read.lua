@@ -1,4 +1,4 @@
--- ARGV[3] packed. Answers: what it is (page, or why there is a gap), the resume point, the entries.
+-- ARGV[3] packed. Answers: what it is (page, or why there is a gap), the resume point, the batches.
 local h = load()
 if not h then return { answer(nil, GONE), '' } end
 if h.state == DELETED then return { answer(h, GONE), '' } end
@@ -14,8 +14,7 @@ if known >= 1 and epoch ~= h.epoch then
   local agreed = agrees(h, epoch)
   if agreed == nil then return gap(3, 0) end
   if offset > agreed then
-    local entry = not dropped and agreed > 0 and redis.call('LINDEX', KEYS[3], agreed - 1)
-    return gap(2, agreed, entry and string.sub(entry, 1, 8))
+    return gap(2, agreed, check_at(h, agreed))
   end
 elseif offset > h.top then
   return gap(3, h.top, top_check)
@@ -24,8 +23,11 @@ if dropped and offset < h.top then return gap(1, h.top, top_check) end
 local first = math.min(offset, h.top)
 local reply = { '', struct.pack('>BI8Bc8', 0, first, 0, NOTHING) }
 if not dropped then
-  local entries = redis.call('LRANGE', KEYS[3], first, first + max - 1)
-  for i = 1, #entries do reply[i + 2] = entries[i] end
+  -- From the batch that holds the next entry, whose first part may be known.
+  local found = redis.call('XREVRANGE', KEYS[3], string.format('%.0f-0', first + 1), '-', 'COUNT', 1)[1]
+  local batches = first < h.top and found
+    and redis.call('XRANGE', KEYS[3], found[1], string.format('%.0f-0', first + max), 'COUNT', max) or {}
+  for i = 1, #batches do reply[i + 2] = batches[i][2][2] end
 end
 reply[1] = answer(h, OK)
 return reply
