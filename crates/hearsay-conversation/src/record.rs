@@ -1,10 +1,14 @@
 //! What a finished conversation becomes when its log is compacted: one JSON document, versioned, compressed.
 //!
 //! An hour of one speaker is 9,000 words, of which each would take 50 bytes by itself: words that stand in their
-//! message's text are not repeated, and their times are columns of differences ([`Columns`]).
+//! message's text are not repeated, and times are columns of differences ([`Columns`]).
 
-use std::io::{Read as _, Write as _};
+use std::{
+    collections::BTreeMap,
+    io::{Read as _, Write as _},
+};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use flate2::{Compression, read::ZlibDecoder, write::ZlibEncoder};
 use hearsay_protocol::{
     event::{EndReason, InsightBody, Participant},
@@ -30,6 +34,7 @@ pub struct Record {
     pub end_reason: Option<String>,
     pub members: Vec<RecordedMember>,
     /// One a sentence, by start time.
+    #[serde(serialize_with = "to_columns", deserialize_with = "from_columns")]
     pub messages: Vec<RecordedMessage>,
     pub insights: Vec<RecordedInsight>,
 }
@@ -53,88 +58,111 @@ pub struct RecordedMessage {
     pub words: Vec<RecordedWord>,
 }
 
-/// A word with its times and its confidence in thousandths.
+/// A word with its times and its confidence in hundredths.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RecordedWord(pub String, pub u64, pub u64, pub u16);
 
-/// A message as it is stored.
-#[derive(Serialize, Deserialize)]
-struct StoredMessage {
-    id: Uuid,
-    from: Uuid,
-    text: String,
-    start_us: u64,
-    end_us: u64,
-    /// None: they are the text's, between its spaces.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    words: Option<Vec<String>>,
-    times: Columns,
-}
-
-/// Times of words, in units that divide them all.
-#[derive(Serialize, Deserialize)]
+/// Messages as they are stored: columns, because what is alike compresses well side by side.
+#[derive(Default, Serialize, Deserialize)]
 struct Columns {
+    /// 16 bytes each, base64.
+    ids: String,
+    speakers: Vec<Uuid>,
+    /// Which of them.
+    from: Vec<usize>,
+    texts: Vec<String>,
+    /// From the start of the message before; the first from zero.
+    starts_us: Vec<i64>,
+    lengths_us: Vec<i64>,
+    /// By message: words that are not the text's, between its spaces.
+    words: BTreeMap<usize, Vec<String>>,
+    /// What divides all times of words.
     unit_us: i64,
-    /// Each from the start of the word before, the first from the message's.
-    starts: Vec<i64>,
-    lengths: Vec<i64>,
-    /// Thousandths.
-    confidences: Vec<u16>,
+    /// From the start of the word before, a message's first from the message's, in units.
+    word_starts: Vec<i64>,
+    word_lengths: Vec<i64>,
+    /// Hundredths.
+    word_confidences: Vec<u16>,
 }
 
-impl Serialize for RecordedMessage {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut before = self.start_us;
-        let mut columns = Columns { unit_us: 0, starts: Vec::new(), lengths: Vec::new(), confidences: Vec::new() };
-        for RecordedWord(_, start, end, confidence) in &self.words {
-            columns.starts.push(start.wrapping_sub(before).cast_signed());
-            columns.lengths.push(end.wrapping_sub(*start).cast_signed());
-            columns.confidences.push(*confidence);
+fn to_columns<S: Serializer>(messages: &[RecordedMessage], serializer: S) -> Result<S::Ok, S::Error> {
+    let mut columns = Columns::default();
+    let mut ids = Vec::with_capacity(16 * messages.len());
+    let mut last = 0;
+    for (index, message) in messages.iter().enumerate() {
+        ids.extend_from_slice(message.id.as_bytes());
+        let speaker = columns.speakers.iter().position(|id| *id == message.from).unwrap_or_else(|| {
+            columns.speakers.push(message.from);
+            columns.speakers.len() - 1
+        });
+        columns.from.push(speaker);
+        columns.texts.push(message.text.clone());
+        columns.starts_us.push(difference(message.start_us, last));
+        columns.lengths_us.push(difference(message.end_us, message.start_us));
+        last = message.start_us;
+        let same = message.words.iter().map(|word| word.0.as_str()).eq(message.text.split(' '));
+        if !same {
+            columns.words.insert(index, message.words.iter().map(|word| word.0.clone()).collect());
+        }
+        let mut before = message.start_us;
+        for RecordedWord(_, start, end, confidence) in &message.words {
+            columns.word_starts.push(difference(*start, before));
+            columns.word_lengths.push(difference(*end, *start));
+            columns.word_confidences.push(*confidence);
             before = *start;
         }
-        let all = columns.starts.iter().chain(&columns.lengths);
-        columns.unit_us = all.fold(0, |unit, &time| divisor(unit, time.saturating_abs())).max(1);
-        for time in columns.starts.iter_mut().chain(&mut columns.lengths) {
-            *time /= columns.unit_us;
-        }
-        let same = self.words.iter().map(|word| word.0.as_str()).eq(self.text.split(' '));
-        StoredMessage {
-            id: self.id,
-            from: self.from,
-            text: self.text.clone(),
-            start_us: self.start_us,
-            end_us: self.end_us,
-            words: (!same).then(|| self.words.iter().map(|word| word.0.clone()).collect()),
-            times: columns,
-        }
-        .serialize(serializer)
     }
+    columns.ids = STANDARD_NO_PAD.encode(ids);
+    let times = columns.word_starts.iter().chain(&columns.word_lengths);
+    columns.unit_us = times.fold(0, |unit, &time| divisor(unit, time.saturating_abs())).max(1);
+    for time in columns.word_starts.iter_mut().chain(&mut columns.word_lengths) {
+        *time /= columns.unit_us;
+    }
+    columns.serialize(serializer)
 }
 
-impl<'de> Deserialize<'de> for RecordedMessage {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let stored = StoredMessage::deserialize(deserializer)?;
-        let texts = stored.words.unwrap_or_else(|| stored.text.split(' ').map(str::to_owned).collect());
-        let Columns { unit_us, starts, lengths, confidences } = stored.times;
-        if [starts.len(), lengths.len(), confidences.len()] != [texts.len(); 3] {
-            return Err(serde::de::Error::custom("a message has words without times, or times without words"));
-        }
-        let mut before = stored.start_us;
-        let times = starts.into_iter().zip(lengths).zip(confidences);
-        let words = texts.into_iter().zip(times).map(|(text, ((start, length), confidence))| {
-            let start = before.wrapping_add_signed(start.wrapping_mul(unit_us));
-            before = start;
-            RecordedWord(text, start, start.wrapping_add_signed(length.wrapping_mul(unit_us)), confidence)
-        });
-        Ok(Self {
-            id: stored.id,
-            from: stored.from,
-            start_us: stored.start_us,
-            end_us: stored.end_us,
-            words: words.collect(),
-            text: stored.text,
-        })
+fn from_columns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<RecordedMessage>, D::Error> {
+    let mut columns = Columns::deserialize(deserializer)?;
+    let torn = || serde::de::Error::custom("columns of messages are not of one length");
+    let ids = STANDARD_NO_PAD.decode(&columns.ids).map_err(serde::de::Error::custom)?;
+    let count = columns.texts.len();
+    if ids.len() != 16 * count
+        || [columns.from.len(), columns.starts_us.len(), columns.lengths_us.len()] != [count; 3]
+        || [columns.word_lengths.len(), columns.word_confidences.len()] != [columns.word_starts.len(); 2]
+    {
+        return Err(torn());
     }
+    let unit = columns.unit_us;
+    let times = columns.word_starts.into_iter().zip(columns.word_lengths).zip(columns.word_confidences);
+    let mut times =
+        times.map(|((start, length), confidence)| (start.wrapping_mul(unit), length.wrapping_mul(unit), confidence));
+    let mut messages = Vec::with_capacity(count);
+    let mut start_us = 0_u64;
+    for (index, text) in columns.texts.into_iter().enumerate() {
+        start_us = start_us.wrapping_add_signed(columns.starts_us[index]);
+        let own = columns.words.remove(&index);
+        let texts = own.unwrap_or_else(|| text.split(' ').map(str::to_owned).collect());
+        let mut words = Vec::with_capacity(texts.len());
+        let mut before = start_us;
+        for text in texts {
+            let (start, length, confidence) = times.next().ok_or_else(torn)?;
+            before = before.wrapping_add_signed(start);
+            words.push(RecordedWord(text, before, before.wrapping_add_signed(length), confidence));
+        }
+        messages.push(RecordedMessage {
+            id: Uuid::from_slice(&ids[16 * index..16 * (index + 1)]).map_err(serde::de::Error::custom)?,
+            from: columns.speakers.get(columns.from[index]).copied().ok_or_else(torn)?,
+            start_us,
+            end_us: start_us.wrapping_add_signed(columns.lengths_us[index]),
+            words,
+            text,
+        });
+    }
+    if times.next().is_some() { Err(torn()) } else { Ok(messages) }
+}
+
+fn difference(time: u64, before: u64) -> i64 {
+    time.wrapping_sub(before).cast_signed()
 }
 
 /// The greatest that divides both.
@@ -173,7 +201,7 @@ impl Record {
             for sentence in sentences(spoken) {
                 let words = sentence.words.iter().map(|word| {
                     let (start, end) = (wall(spoken.origin, word.start), wall(spoken.origin, word.end));
-                    RecordedWord(word.text.clone(), start, end, thousandths(word.confidence))
+                    RecordedWord(word.text.clone(), start, end, hundredths(word.confidence))
                 });
                 messages.push(RecordedMessage {
                     id: sentence.id,
@@ -255,6 +283,10 @@ impl From<&hearsay_protocol::event::Insight> for RecordedInsight {
     }
 }
 
+fn hundredths(confidence: f32) -> u16 {
+    (confidence.clamp(0.0, 1.0) * 100.0).round() as u16
+}
+
 fn thousandths(confidence: f32) -> u16 {
     (confidence.clamp(0.0, 1.0) * 1_000.0).round() as u16
 }
@@ -282,7 +314,7 @@ mod tests {
 
     #[test]
     fn words_that_are_not_the_texts_and_odd_times_survive() {
-        let word = |text: &str, start, end| RecordedWord(text.to_owned(), start, end, 900);
+        let word = |text: &str, start, end| RecordedWord(text.to_owned(), start, end, 90);
         let message = |text: &str, words| RecordedMessage {
             id: Uuid::from_u128(1),
             from: Uuid::from_u128(2),
@@ -291,17 +323,27 @@ mod tests {
             end_us: 9_000,
             words,
         };
-        for message in [
-            message("a b", vec![word("a", 1_000, 2_000), word("b", 3_000, 9_000)]),
-            message("a b", vec![word("a", 1_001, 2_007), word("b", 500, 400)]),
-            message("*** b", vec![word("a", 1_000, 2_000)]),
-            message("nothing timed", Vec::new()),
-        ] {
-            let stored = serde_json::to_string(&message).unwrap();
-            assert_eq!(serde_json::from_str::<RecordedMessage>(&stored).unwrap(), message, "{stored}");
+        let record = Record {
+            version: VERSION,
+            title: "odd".to_owned(),
+            started_us: 1,
+            ended_us: None,
+            end_reason: None,
+            members: Vec::new(),
+            messages: vec![
+                message("a b", vec![word("a", 1_000, 2_000), word("b", 3_000, 9_000)]),
+                message("a b", vec![word("a", 1_001, 2_007), word("b", 500, 400)]),
+                message("*** b", vec![word("a", 1_000, 2_000)]),
+                message("nothing timed", Vec::new()),
+            ],
+            insights: Vec::new(),
+        };
+        assert_eq!(Record::parse(&record.to_bytes()).unwrap(), record);
+        let json = serde_json::to_string(&record).unwrap();
+        for (from, to) in [("\"from\":[0,", "\"from\":["), ("\"from\":[0,", "\"from\":[9,"), ("[90,", "[90,90,")] {
+            let torn = json.replacen(from, to, 1);
+            assert_ne!(torn, json);
+            assert!(serde_json::from_str::<Record>(&torn).is_err(), "{torn}");
         }
-        let torn = r#"{"id":"00000000-0000-0000-0000-000000000001","from":"00000000-0000-0000-0000-000000000002",
-            "text":"a b","start_us":0,"end_us":1,"times":{"unit_us":1,"starts":[1],"lengths":[1],"confidences":[1]}}"#;
-        assert!(serde_json::from_str::<RecordedMessage>(torn).is_err());
     }
 }

@@ -91,7 +91,7 @@ fn message(id: ConversationId, record: &Record, said: &RecordedMessage, verbose:
                 "word": word.0,
                 "startTime": iso(word.1),
                 "endTime": iso(word.2),
-                "score": f64::from(word.3) / 1_000.0,
+                "score": f64::from(word.3) / 100.0,
                 "timeOffset": seconds(record.started_us, word.1),
                 "duration": seconds(word.1, word.2),
             })
