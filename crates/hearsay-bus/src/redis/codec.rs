@@ -225,6 +225,8 @@ impl Entries {
     pub(super) fn push(&mut self, publisher: &PublisherId, id: EventId, event: &Event) {
         let payload = hearsay_rpc::encode(event);
         let (kind, uuid) = match publisher {
+            // As the event itself says.
+            PublisherId::Stream(id) if event.stream() == Some(*id) => (7, None),
             PublisherId::Stream(id) => (1, Some(id.0)),
             PublisherId::Analyst => (2, None),
             PublisherId::Actions => (3, None),
@@ -260,24 +262,28 @@ impl Entries {
     }
 }
 
-const BATCH: usize = 4 + 8 + 2 + 8 + 4 * Class::COUNT;
+const BATCH: usize = 2 + 8 + 1;
 
-/// A batch as it is stored and announced. None for bytes that are none.
-pub(super) fn batch(mut raw: Bytes) -> Option<(Epoch, Vec<Entry>)> {
+/// A batch as it is stored. None for bytes that are none.
+pub(super) fn batch(first: Offset, mut raw: Bytes) -> Option<Vec<Entry>> {
     if raw.len() < BATCH {
         return None;
     }
-    let epoch = Epoch(raw.get_u32());
-    let first = raw.get_u64();
     let count = raw.get_u16();
     let at = Timestamp(raw.get_u64());
-    let mut next: [u32; Class::COUNT] = std::array::from_fn(|_| raw.get_u32());
+    let classes = raw.get_u8();
+    let mut next = [0; Class::COUNT];
+    for (class, next) in next.iter_mut().enumerate() {
+        if classes & (1 << class) != 0 {
+            *next = raw.try_get_u32().ok()?;
+        }
+    }
     let mut entries = Vec::with_capacity(count.into());
     for index in 0..u64::from(count) {
         let stored = part(&mut raw)?;
-        entries.push(entry(Offset(first + index), at, &mut next, &stored));
+        entries.push(entry(Offset(first.0 + index), at, &mut next, &stored));
     }
-    Some((epoch, entries))
+    Some(entries)
 }
 
 /// One that cannot be read keeps its place as a tombstone.
@@ -301,6 +307,7 @@ fn entry(offset: Offset, at: Timestamp, next: &mut [u32; Class::COUNT], mut raw:
     let id = EventId(Uuid::from_u128(raw.get_u128()));
     let kind = raw.get_u8();
     let mut uuid = || (raw.len() >= 16).then(|| Uuid::from_u128(raw.get_u128()));
+    let mut of_event = false;
     let publisher = match kind {
         1 => uuid().map(|id| PublisherId::Stream(StreamId(id))),
         2 => Some(PublisherId::Analyst),
@@ -308,11 +315,20 @@ fn entry(offset: Offset, at: Timestamp, next: &mut [u32; Class::COUNT], mut raw:
         4 => uuid().map(|id| PublisherId::Gateway(GatewayId(id))),
         5 => uuid().map(PublisherId::Rest),
         6 => Some(PublisherId::Clock),
+        7 => {
+            of_event = true;
+            Some(PublisherId::Clock)
+        }
         _ => None,
     };
-    let Some(publisher) = publisher else { return tombstone(check) };
+    let Some(mut publisher) = publisher else { return tombstone(check) };
     match hearsay_rpc::decode(raw) {
-        Ok(event) => Entry { offset, check, at, id, sequence, publisher, body: Body::Event(event) },
+        Ok(event) => {
+            if of_event && let Some(stream) = event.stream() {
+                publisher = PublisherId::Stream(stream);
+            }
+            Entry { offset, check, at, id, sequence, publisher, body: Body::Event(event) }
+        }
         Err(error) => {
             tracing::warn!(%offset, %error, "an entry of the log cannot be read");
             Entry { id, sequence, publisher, ..tombstone(check) }
@@ -337,7 +353,10 @@ pub(super) fn delivery(mut raw: Bytes) -> Option<Delivery> {
         return None;
     }
     match raw.get_u8() {
-        b'A' => batch(raw).map(|(epoch, entries)| Delivery::Appended { epoch, entries: entries.into() }),
+        b'A' if raw.len() >= 12 => {
+            let (epoch, first) = (Epoch(raw.get_u32()), Offset(raw.get_u64()));
+            batch(first, raw).map(|entries| Delivery::Appended { epoch, entries: entries.into() })
+        }
         b'E' if raw.len() >= 12 => {
             let follows = Position { epoch: Epoch(raw.get_u32()), offset: Offset(raw.get_u64()) };
             let mut all = Vec::new();
@@ -367,54 +386,51 @@ fn part(raw: &mut Bytes) -> Option<Bytes> {
 
 #[cfg(test)]
 mod tests {
-    use hearsay_protocol::event::{EndReason, Ended, Started};
+    use hearsay_protocol::event::{Started, StreamEnd, StreamEnded};
 
     use super::*;
 
     fn stored(entries: &Entries) -> Vec<u8> {
         let mut raw = Vec::new();
-        raw.put_u32(9);
-        raw.put_u64(41);
         raw.put_u16(entries.count);
         raw.put_u64(1_000);
-        for next in [0, 0, 0, 0, 0, 7] {
-            raw.put_u32(next);
-        }
+        // Of the first and the last class.
+        raw.put_u8(0b10_0001);
+        raw.put_u32(3);
+        raw.put_u32(7);
         raw.put_slice(&entries.bytes);
         raw
     }
 
     #[test]
     fn batches_come_back_and_what_cannot_be_read_keeps_its_place() {
-        let publisher = PublisherId::Rest(Uuid::from_u128(3));
+        let stream = StreamId(Uuid::from_u128(3));
+        let publisher = PublisherId::Stream(stream);
         let event = |title: &str| Event::Started(Started { at: Timestamp(1), title: title.to_owned() });
-        let ended = Event::Ended(Ended { at: Timestamp(2), reason: EndReason::Silence });
+        let of_stream = Event::StreamEnded(StreamEnded { stream, how: StreamEnd::Lost });
         let mut entries = Entries::default();
-        for (n, event) in [event("first"), event("second"), ended.clone()].iter().enumerate() {
+        for (n, event) in [event("first"), event("second"), of_stream.clone()].iter().enumerate() {
             entries.push(&publisher, EventId(Uuid::from_u128(n as u128)), event);
         }
         let raw = stored(&entries);
-        let (epoch, back) = batch(raw.clone().into()).expect("a batch");
-        assert_eq!(epoch, Epoch(9));
-        assert_eq!(
-            back.iter().map(|entry| (entry.offset.0, entry.sequence)).collect::<Vec<_>>(),
-            [(41, 7), (42, 8), (43, 9)]
-        );
-        assert_eq!(back[2].body, Body::Event(ended));
-        assert_eq!((&back[0].publisher, back[0].at), (&publisher, Timestamp(1_000)));
+        let back = batch(Offset(41), raw.clone().into()).expect("a batch");
+        let numbers: Vec<_> = back.iter().map(|entry| (entry.offset.0, entry.sequence)).collect();
+        assert_eq!(numbers, [(41, 7), (42, 8), (43, 9)]);
+        assert_eq!(back[2].body, Body::Event(of_stream));
+        assert!(back.iter().all(|entry| entry.publisher == publisher && entry.at == Timestamp(1_000)));
         assert_eq!(back[2].check, entries.check);
 
         // The second event of a kind that nobody knows.
         let at = raw.windows(6).position(|bytes| bytes == b"second").expect("it is there");
         let mut unknown = raw.clone();
         unknown[at - 6] = 0xFA;
-        let (_, back) = batch(unknown.into()).expect("a batch");
+        let back = batch(Offset(41), unknown.into()).expect("a batch");
         assert_eq!(back.len(), 3);
         assert_eq!(back[1].body, Body::Tombstone);
         assert_eq!((back[1].offset, back[1].sequence, back[2].sequence), (Offset(42), 8, 9));
 
         for cut in [0, 10, BATCH, raw.len() - 1] {
-            assert_eq!(batch(raw[..cut].to_vec().into()), None, "cut at {cut}");
+            assert_eq!(batch(Offset(41), raw[..cut].to_vec().into()), None, "cut at {cut}");
         }
     }
 }

@@ -62,6 +62,8 @@ const SKIPPED_BY_BRANCH: u64 = 1 << 32;
 const TRIES: usize = 64;
 /// Events of one batch.
 const MAX_BATCH: usize = 2_000;
+/// Bytes of a record in one place: memory is given in steps, and this fills one.
+const RECORD_PART: usize = 16_000;
 /// Events of a batch that takes the short way.
 const PLAIN: usize = 256;
 /// Conversations of one renewal that are asked for at once.
@@ -885,8 +887,10 @@ impl Inner {
             return Ok(Read::Gap { reason, resume: at });
         }
         let mut entries: Vec<Entry> = Vec::new();
-        for batch in batches {
-            let (_, read) = codec::batch(Bytes::from(batch.clone())).ok_or(Nonsense("a batch cut short"))?;
+        for batch in batches.chunks_exact(2) {
+            let first = std::str::from_utf8(&batch[0]).ok().and_then(|first| first.parse().ok());
+            let first = Offset(first.ok_or(Nonsense("a batch that stands nowhere"))?);
+            let read = codec::batch(first, Bytes::from(batch[1].clone())).ok_or(Nonsense("a batch cut short"))?;
             entries.extend(read.into_iter().filter(|entry| entry.offset > at.offset));
         }
         entries.truncate(max.max(1));
@@ -1125,7 +1129,9 @@ impl Inner {
         packed.put_u32(loaded.head.life);
         packed.put_u64(if life.state() == State::Deleted { 0 } else { loaded.top.0 });
         packed.put_u64(self.kept(life.state()));
-        let args: [&[u8]; 4] = [&packed, &life.encode(), record, keys.conversation.as_bytes()];
+        let life = life.encode();
+        let mut args: Vec<&[u8]> = vec![&packed, &life, keys.conversation.as_bytes()];
+        args.extend(record.chunks(RECORD_PART));
         let raw = bytes_of(self.run(Script::Close, &keys, &args).await?)?;
         match self.noted(&raw, key)?.code {
             Code::Done => Ok(true),
@@ -1161,10 +1167,16 @@ impl Inner {
     async fn record(&self, key: &ConversationKey) -> Result<Option<Bytes>, Error> {
         self.look(key).await?;
         let keys = Keys::of(key);
-        let mut command = ::redis::cmd("HGET");
-        command.arg(&keys.names[1]).arg("record");
-        let record: Option<Vec<u8>> = self.plain(keys.slot, command).await?;
-        Ok(record.map(Bytes::from))
+        let mut record = Vec::new();
+        for part in 0.. {
+            let mut command = ::redis::cmd("HGET");
+            command.arg(&keys.names[1]).arg(format!("record:{part}"));
+            match self.plain::<Option<Vec<u8>>>(keys.slot, command).await? {
+                Some(part) => record.extend(part),
+                None => break,
+            }
+        }
+        Ok((!record.is_empty()).then(|| record.into()))
     }
 
     async fn delete(&self, key: &ConversationKey) -> Result<(), Error> {

@@ -21,8 +21,12 @@ if seen_offset ~= top then
     and redis.call('XREVRANGE', KEYS[3], string.format('%.0f-0', seen_offset), '-', 'COUNT', 1)[1]
   if not found then return '' end
   local batch = found[2][2]
-  local at = 47
-  for _ = 1, seen_offset - unpack('>I8', batch, 5) do at = at + 4 + unpack('>I4', batch, at) end
+  local classes, at = string.byte(batch, 11), 12
+  while classes > 0 do
+    if classes % 2 == 1 then at = at + 4 end
+    classes = math.floor(classes / 2)
+  end
+  for _ = 1, seen_offset - string.match(found[1], '^%d+') do at = at + 4 + unpack('>I4', batch, at) end
   if sub(batch, at + 4, at + 11) ~= seen_check then return '' end
 elseif seen_check ~= check then
   return ''
@@ -32,13 +36,22 @@ if held ~= generation or held_branched ~= branched or from ~= watermark or throu
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2] + unpack('>i8', ARGV[1])
 if count > 0 then
-  local batch = pack('>I4I8I2I8I4I4I4I4I4I4', epoch, top + 1, count, now, s1, s2, s3, s4, s5, s6) .. ARGV[6]
+  local batch
+  if c1 == count then
+    batch = pack('>I2I8BI4', count, now, 1, s1) .. ARGV[6]
+  else
+    local mask, numbers = 0, ''
+    for class, one in ipairs({ { c1, s1 }, { c2, s2 }, { c3, s3 }, { c4, s4 }, { c5, s5 }, { c6, s6 } }) do
+      if one[1] > 0 then mask, numbers = mask + 2 ^ (class - 1), numbers .. pack('>I4', one[2]) end
+    end
+    batch = pack('>I2I8B', count, now, mask) .. numbers .. ARGV[6]
+  end
   redis.call('XADD', KEYS[3], string.format('%.0f-0', top + 1), 'e', batch)
+  redis.call('SPUBLISH', ARGV[2], pack('>c1I4I8', 'A', epoch, top + 1) .. batch)
   top, check = top + count, last
   if how % 4 >= 2 and now > heard then heard = now end
   redis.call('SETRANGE', KEYS[1], 16, pack('>I8c8c8I8I4I4I4I4I4I4', top, check, identity, heard,
     s1 + c1, s2 + c2, s3 + c3, s4 + c4, s5 + c5, s6 + c6))
-  redis.call('SPUBLISH', ARGV[2], 'A' .. batch)
 end
 local recent = sub(holder, 37)
 if #recent >= 160 then recent = sub(recent, 21) end

@@ -3,8 +3,9 @@
 --   KEYS[2] more   hash: life, leases, publishers, names, branches, record
 --   KEYS[3] log    stream: one item a batch, its id the offset of the batch's first entry
 --
--- A batch is packed: epoch, first offset, count, time, the next number of each class; then what the publisher gave,
--- unchanged: of each entry its length, check, class and the rest. It is announced as it is stored.
+-- A batch is packed: count, time, which classes it has and the next number of each of those; then what the publisher
+-- gave, unchanged: of each entry its length, check, class and the rest. It is announced as it is stored, with epoch and
+-- first offset before it.
 --   KEYS[4] open   the meeting's open conversation
 -- ARGV[1] packed: the clock's offset in µs, the node's identity, a fresh epoch.
 -- ARGV[2] the conversation's channel.
@@ -17,7 +18,7 @@ local HEAD = '>BBBBI4I4I4I8c8c8I8I4I4I4I4I4I4I2'
 local PUBLISHER = '>I8I4I8I8I8'
 local PUBLISHER_BYTES, RECENT_BYTES, RECENT = 36, 20, 8
 local LEASE_BYTES = 28
-local BATCH_BYTES = 46
+local BATCH_BYTES = 11
 local BRANCH_BYTES, BRANCHES = 12, 64
 local NOTHING = string.rep('\0', 8)
 
@@ -84,8 +85,12 @@ local function check_at(h, offset)
   local found = redis.call('XREVRANGE', KEYS[3], string.format('%.0f-0', offset), '-', 'COUNT', 1)[1]
   if not found then return nil end
   local batch = found[2][2]
-  local first, count = struct.unpack('>I8I2', batch, 5)
-  local at = BATCH_BYTES + 1
+  local first = tonumber(string.match(found[1], '^%d+'))
+  local classes, at = string.byte(batch, BATCH_BYTES), BATCH_BYTES + 1
+  while classes > 0 do
+    if classes % 2 == 1 then at = at + 4 end
+    classes = math.floor(classes / 2)
+  end
   for _ = 1, offset - first do
     at = at + 4 + struct.unpack('>I4', batch, at)
   end
@@ -100,13 +105,21 @@ end
 -- A batch as it is stored and announced: count entries, as they came, the last of which has this check.
 local function store(h, count, entries, classes, check)
   local s = h.seq
-  local batch = struct.pack('>I4I8I2I8I4I4I4I4I4I4', h.epoch, h.top + 1, count, now, s[1], s[2], s[3], s[4], s[5], s[6])
-    .. entries
-  redis.call('XADD', KEYS[3], string.format('%.0f-0', h.top + 1), 'e', batch)
-  for class = 1, 6 do s[class] = s[class] + string.byte(classes, 2 * class - 1) * 256 + string.byte(classes, 2 * class) end
+  local mask, numbers = 0, {}
+  for class = 1, 6 do
+    local more = string.byte(classes, 2 * class - 1) * 256 + string.byte(classes, 2 * class)
+    if more > 0 then
+      mask = mask + 2 ^ (class - 1)
+      numbers[#numbers + 1] = struct.pack('>I4', s[class])
+      s[class] = s[class] + more
+    end
+  end
+  local batch = struct.pack('>I2I8B', count, now, mask) .. table.concat(numbers) .. entries
+  local first = h.top + 1
+  redis.call('XADD', KEYS[3], string.format('%.0f-0', first), 'e', batch)
   h.top = h.top + count
   h.check = check
-  redis.call('SPUBLISH', ARGV[2], 'A' .. batch)
+  redis.call('SPUBLISH', ARGV[2], struct.pack('>c1I4I8', 'A', h.epoch, first) .. batch)
 end
 
 -- Another process holds the data than at the last write: whatever was not replicated is gone.

@@ -1,4 +1,5 @@
--- ARGV[3] packed. Answers: what it is (page, or why there is a gap), the resume point, the batches.
+-- ARGV[3] packed. Answers: what it is (page, or why there is a gap), the resume point, then of each batch
+-- its first offset and itself.
 local h = load()
 if not h then return { answer(nil, GONE), '' } end
 if h.state == DELETED then return { answer(h, GONE), '' } end
@@ -27,7 +28,9 @@ if not dropped then
   local found = redis.call('XREVRANGE', KEYS[3], string.format('%.0f-0', first + 1), '-', 'COUNT', 1)[1]
   local batches = first < h.top and found
     and redis.call('XRANGE', KEYS[3], found[1], string.format('%.0f-0', first + max), 'COUNT', max) or {}
-  for i = 1, #batches do reply[i + 2] = batches[i][2][2] end
+  for i = 1, #batches do
+    reply[2 * i + 1], reply[2 * i + 2] = string.match(batches[i][1], '^%d+'), batches[i][2][2]
+  end
 end
 reply[1] = answer(h, OK)
 return reply
