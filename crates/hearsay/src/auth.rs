@@ -1,4 +1,5 @@
 //! Who gets tokens, as configured.
+#![cfg_attr(not(feature = "recognizer"), expect(dead_code, reason = "only `dev` makes what is not configured"))]
 
 use hearsay_auth::{App, Auth, Keys, Secret};
 use hearsay_protocol::AccountId;

@@ -20,6 +20,7 @@ pub(crate) enum Command {
     ///
     /// Prints `ready http://ADDR` and `token JWT` on stdout once clients can connect. WebSockets, REST, /healthz, /readyz
     /// and /metrics share the one port. Fetches the models on first use.
+    #[cfg(feature = "recognizer")]
     Dev(Dev),
     /// Runs one gateway of a cluster: WebSockets and REST on one port, /healthz, /readyz and /metrics on another.
     ///
@@ -29,6 +30,7 @@ pub(crate) enum Command {
     /// Runs one recognizer of a cluster: gRPC on one port, /healthz, /readyz and /metrics on another.
     ///
     /// Prints `ready grpc://ADDR` once gateways can send streams. Takes the log (bus.url). Fetches the models on first use.
+    #[cfg(feature = "recognizer")]
     Recognizer(Recognizer),
     /// Streams recordings into a meeting and prints the transcript.
     ///
@@ -55,6 +57,7 @@ pub(crate) struct Sources {
     pub(crate) config: Option<PathBuf>,
 }
 
+#[cfg(feature = "recognizer")]
 #[derive(Debug, Args)]
 pub(crate) struct Dev {
     /// Address to listen on [default: 127.0.0.1:8080]; port 0 takes a free one.
@@ -98,6 +101,7 @@ pub(crate) struct Gateway {
     pub(crate) sources: Sources,
 }
 
+#[cfg(feature = "recognizer")]
 #[derive(Debug, Args)]
 pub(crate) struct Recognizer {
     /// Address for gateways [default: 127.0.0.1:50051]; port 0 takes a free one.

@@ -28,7 +28,11 @@ pub(crate) struct Config {
     pub(crate) gateway: hearsay_gateway::Config,
     pub(crate) fanout: hearsay_fanout::FanoutConfig,
     pub(crate) uplink: hearsay_uplink::Config,
+    #[cfg(feature = "recognizer")]
     pub(crate) recognizer: hearsay_recognizer::Config,
+    /// Of other processes: one file may configure all of them.
+    #[cfg(not(feature = "recognizer"))]
+    pub(crate) recognizer: Table,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -116,14 +120,8 @@ impl Config {
         self.gateway.validate()?;
         self.fanout.validate().map_err(|error| error.to_string())?;
         self.uplink.validate()?;
-        self.recognizer.validate()?;
-        let (handover, whole) = (self.recognizer.handover, self.process.drain_deadline);
-        if handover.get() >= whole.get() {
-            return Err(format!(
-                "process.drain_deadline ({whole}) must be above recognizer.handover ({handover}), or streams are cut \
-                 before they are handed over"
-            ));
-        }
+        #[cfg(feature = "recognizer")]
+        self.validate_recognizer()?;
         let (spread, deadline) = (self.gateway.drain_spread, self.process.drain_deadline);
         let hold = self.gateway.resume_hold;
         if spread.get() + hold.get() + self.gateway.flush.get() > deadline.get() {
@@ -145,6 +143,19 @@ impl Config {
                 "gateway.resume_renewal ({}) must be at least bus.rejoin_grace ({}), or tokens expire before the wait \
                  for their client does",
                 self.gateway.resume_renewal, self.bus.rejoin_grace
+            ));
+        }
+        Ok(())
+    }
+
+    #[cfg(feature = "recognizer")]
+    fn validate_recognizer(&self) -> Result<(), String> {
+        self.recognizer.validate()?;
+        let (handover, whole) = (self.recognizer.handover, self.process.drain_deadline);
+        if handover.get() >= whole.get() {
+            return Err(format!(
+                "process.drain_deadline ({whole}) must be above recognizer.handover ({handover}), or streams are cut \
+                 before they are handed over"
             ));
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    net::SocketAddr,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     process::ExitCode,
     time::{Duration, SystemTime},
 };
@@ -11,19 +11,22 @@ use anyhow::{Context, bail};
 use hearsay_auth::{Auth, Grant, Permissions};
 use hearsay_models::{Models, Terminal};
 use hearsay_protocol::{AccountId, Timestamp};
-use hearsay_runtime::logs;
+use hearsay_runtime::{Tasks, logs};
 
 use crate::{
-    auth, cli, compose,
+    auth, cli,
+    compose::Edge,
     config::{self, Config, Flags},
-    models,
+    log, models,
     process::{self, Process, reachable, try_port},
-    tls,
+    recognizer, tls,
     token_file::TokenFile,
 };
 
 /// For the parts to find each other; each does so within milliseconds, or something is wrong.
 const READY_WITHIN: Duration = Duration::from_secs(30);
+/// For the recognizer's threads, when no stream is left.
+const LAST: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(arguments: cli::Dev) -> anyhow::Result<ExitCode> {
     let tls = arguments.tls.map(|given| tls::as_configured(&given)).transpose()?;
@@ -51,7 +54,7 @@ async fn serve(config: Config, process: Process, auth: Auth, models: Models) -> 
     let scheme = if config.gateway.tls.is_some() { "https" } else { "http" };
     let drain = process.tasks.drain();
 
-    let address = compose::everything(config, auth.clone(), models, &process).await?;
+    let address = everything(config, auth.clone(), models, &process).await?;
     tokio::select! {
         () = process.readiness.ready() => {}
         () = drain.cancelled() => return Ok(()),
@@ -73,6 +76,36 @@ async fn serve(config: Config, process: Process, auth: Auth, models: Models) -> 
     tracing::info!(%address, after = ?process.begun.elapsed(), "ready");
     drain.cancelled().await;
     Ok(())
+}
+
+/// Starts everything in this process. Returns where it listens; readiness tells when clients can connect.
+async fn everything(config: Config, auth: Auth, models: Models, process: &Process) -> anyhow::Result<SocketAddr> {
+    let tasks = &process.tasks;
+    // The port first: everything after it takes longer to fail.
+    let edge = Edge::bind(config, tasks)?;
+    let address = edge.gateway.local_addr();
+    let bus = log::open(&edge.config.bus, &process.readiness, tasks).await?;
+
+    // It serves this process only, so it is there until the last of its streams has ended.
+    let served = Tasks::new();
+    let recognizer = recognizer::start(&edge.config, models, &bus, &served).await?;
+    let drain = tasks.drain();
+    tasks.spawn_background("recognizer", async move {
+        drain.finished().await;
+        if let Err(open) = served.finish(LAST).await {
+            tracing::warn!(open = open.join(", "), "the recognizer did not end");
+        }
+    });
+    edge.serve(vec![own_grpc(address)?], bus, auth, Some(recognizer.routes()), process)?;
+    Ok(address)
+}
+
+/// The gateway serves gRPC to this machine only, so it is reached by the loopback address of its kind.
+fn own_grpc(mut address: SocketAddr) -> anyhow::Result<http::Uri> {
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    format!("http://{address}").parse().with_context(|| format!("the address {address} is no URI"))
 }
 
 fn for_this_machine(address: SocketAddr) -> anyhow::Result<()> {

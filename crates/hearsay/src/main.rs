@@ -7,12 +7,14 @@ mod auth;
 mod cli;
 mod compose;
 mod config;
+#[cfg(feature = "recognizer")]
 mod dev;
 mod gateway;
 mod load;
 mod log;
 mod models;
 mod process;
+#[cfg(feature = "recognizer")]
 mod recognizer;
 mod tls;
 mod token_file;
@@ -37,8 +39,10 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        #[cfg(feature = "recognizer")]
         Command::Dev(arguments) => dev::run(arguments),
         Command::Gateway(arguments) => gateway::run(arguments),
+        #[cfg(feature = "recognizer")]
         Command::Recognizer(arguments) => recognizer::run(arguments),
         Command::Models(Models::Fetch { sources }) => models::fetch(&config::load(&sources, config::Flags::default())?),
         Command::Models(Models::List { sources }) => models::list(&config::load(&sources, config::Flags::default())?),

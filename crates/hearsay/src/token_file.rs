@@ -1,5 +1,6 @@
 //! The token of a running `hearsay dev`, left where only the same user on the same machine finds it, so that `transcribe`
 //! needs no copying.
+#![cfg_attr(not(feature = "recognizer"), expect(dead_code, reason = "only `dev` leaves one"))]
 
 use std::{
     fs::{self, OpenOptions},
