@@ -22,6 +22,10 @@ const LONG: &[Proof] = &[
         arguments: &["xtask", "speech-set"],
     },
     Proof {
+        what: "every panel and rule has data from a Prometheus that scrapes a small cluster under load",
+        arguments: &["xtask", "deploy-check", "--live"],
+    },
+    Proof {
         what: "a ten-minute recording is transcribed at twelve times real time per processor, in flat memory",
         arguments: &["xtask", "bench", "transcribe"],
     },
@@ -69,6 +73,7 @@ pub(crate) fn test(all: bool) -> Result<()> {
     let node = Node::find(&target())?;
     node.client_module()?;
     step("tests", tests)?;
+    crate::deploy::with(&binary)?;
 
     if all {
         node.browser(&binary, &cache)?;
@@ -111,7 +116,7 @@ fn locked<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// Where cargo builds.
-fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 

@@ -2,6 +2,10 @@
 
 mod bench;
 mod check;
+mod deploy;
+mod deploy_k8s;
+mod deploy_live;
+mod deploy_metrics;
 mod node;
 mod redis;
 mod shell;
@@ -31,6 +35,15 @@ enum Task {
         #[arg(long)]
         module: bool,
     },
+    /// What is in deploy/, k8s/ and docs/metrics.md: schemas, consistency, rules and dashboards.
+    DeployCheck {
+        /// Write the pages that are made from the code and from each other, in the place of checking them.
+        #[arg(long)]
+        write: bool,
+        /// Also every query of dashboards and rules against a Prometheus that scrapes a small cluster under load.
+        #[arg(long)]
+        live: bool,
+    },
     /// Assemble the development speech set, or examine it.
     SpeechSet(xtask::speech_set::Args),
     /// Take a figure of BENCHMARKS.md anew.
@@ -43,6 +56,8 @@ fn main() -> anyhow::Result<()> {
         Task::Check => check::check(),
         Task::Test { all } => check::test(all),
         Task::Browser { module } => check::browser(module),
+        Task::DeployCheck { write: true, .. } => deploy::write(),
+        Task::DeployCheck { live, .. } => deploy::check(live),
         Task::SpeechSet(args) => xtask::speech_set::run(args),
         Task::Bench(bench) => bench::run(bench),
     }

@@ -44,6 +44,11 @@ impl Servers {
         Ok(Self { redis, valkey })
     }
 
+    /// A program that serves Redis' protocol.
+    pub(crate) fn redis(&self) -> &Path {
+        &self.redis
+    }
+
     /// Tells tests where they are.
     pub(crate) fn tell(&self, tests: &mut Command) {
         tests.env("HEARSAY_TEST_REDIS", &self.redis).env("HEARSAY_TEST_VALKEY", &self.valkey);

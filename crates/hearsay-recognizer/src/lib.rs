@@ -67,6 +67,7 @@ impl Recognizer {
         config.validate().map_err(StartError::Config)?;
         metrics::describe();
         metrics::rated(config.streams.get());
+        metrics::ladder(0);
         let threads = config.engine_threads();
         let queue = Arc::new(Queue::new(threads, config.partials_waiting));
         let load = Arc::new(Load::new(&config.ladder));
