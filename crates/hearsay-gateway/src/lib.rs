@@ -17,6 +17,8 @@ mod assets;
 mod config;
 mod connection;
 mod echo;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod http_api;
 mod listener;
 mod metrics;
