@@ -6,6 +6,7 @@ mod deploy;
 mod deploy_k8s;
 mod deploy_live;
 mod deploy_metrics;
+mod fuzz;
 mod node;
 mod redis;
 mod shell;
@@ -44,6 +45,8 @@ enum Task {
         #[arg(long)]
         live: bool,
     },
+    /// Look for inputs that break what the tests promise of them; `test` tries some of the same.
+    Fuzz(fuzz::Fuzz),
     /// Assemble the development speech set, or examine it.
     SpeechSet(xtask::speech_set::Args),
     /// Take a figure of BENCHMARKS.md anew.
@@ -58,6 +61,7 @@ fn main() -> anyhow::Result<()> {
         Task::Browser { module } => check::browser(module),
         Task::DeployCheck { write: true, .. } => deploy::write(),
         Task::DeployCheck { live, .. } => deploy::check(live),
+        Task::Fuzz(fuzz) => fuzz::run(&fuzz),
         Task::SpeechSet(args) => xtask::speech_set::run(args),
         Task::Bench(bench) => bench::run(bench),
     }

@@ -15,8 +15,7 @@ pub(crate) fn run(data: &[u8]) {
     match hearsay_rpc::decode(data) {
         Ok(event) => {
             let again = hearsay_rpc::decode(&hearsay_rpc::encode(&event));
-            // Numbers that are none are equal to nothing, so the words are compared and not the values.
-            assert_eq!(again.map(|again| format!("{again:?}")).ok(), Some(format!("{event:?}")));
+            assert_eq!(again.as_ref().ok(), Some(&event));
         }
         Err(error) => assert!(error.to_string().len() < 1_024, "{error}"),
     }
@@ -24,13 +23,13 @@ pub(crate) fn run(data: &[u8]) {
         && let Ok(request) = Request::try_from(request)
     {
         let again = Request::try_from(v1::RecognizeRequest::from(request.clone()));
-        assert_eq!(again.map(|again| format!("{again:?}")).ok(), Some(format!("{request:?}")));
+        assert_eq!(again.as_ref().ok(), Some(&request));
     }
     if let Ok(response) = v1::RecognizeResponse::decode(data)
         && let Ok(response) = Response::try_from(response)
     {
         let again = Response::try_from(v1::RecognizeResponse::from(response.clone()));
-        assert_eq!(again.map(|again| format!("{again:?}")).ok(), Some(format!("{response:?}")));
+        assert_eq!(again.as_ref().ok(), Some(&response));
     }
 }
 

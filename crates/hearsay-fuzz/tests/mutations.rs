@@ -1,5 +1,7 @@
 //! Every target under its seeds, under what was found once, and under a fixed number of mutations: the same ones every time.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -84,14 +86,14 @@ macro_rules! targets {
 }
 
 targets! {
-    client_message: 20_000,
-    handshake: 20_000,
-    token: 5_000,
-    linear16: 2_000,
-    mulaw: 2_000,
-    flac: 500,
-    opus: 200,
-    ogg: 200,
-    webm: 200,
-    log_event: 20_000,
+    client_message: 100_000,
+    handshake: 100_000,
+    token: 20_000,
+    linear16: 10_000,
+    mulaw: 10_000,
+    flac: 10_000,
+    opus: 5_000,
+    ogg: 3_000,
+    webm: 3_000,
+    log_event: 100_000,
 }

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Changes with what is written: a recognizer of another version refuses the stream, and one of this version takes it.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// A place in a stream's bytes, and what is known there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,12 +85,13 @@ impl Resume {
                 out.put_u64_le(skip);
                 out.put_u64_le(last);
             }
-            State::Webm(Webm { track, tracks, scale, cluster, skip, gain, last, due, pass }) => {
+            State::Webm(Webm { track, tracks, scale, cluster, skip, gain, last, due, pass, astray }) => {
                 out.put_i16_le(gain);
                 put(&mut out, due);
                 for number in [track, tracks, scale, cluster, skip, last, pass] {
                     out.put_u64_le(number);
                 }
+                out.put_u8(u8::from(astray));
             }
             State::Flac(Flac { rate, block, next }) => {
                 out.put_u32_le(rate);
@@ -131,7 +132,8 @@ fn read(mut bytes: &[u8]) -> Result<Option<(Resume, u64)>, bytes::TryGetError> {
             let (track, tracks) = (rest.try_get_u64_le()?, rest.try_get_u64_le()?);
             let (scale, cluster) = (rest.try_get_u64_le()?, rest.try_get_u64_le()?);
             let (skip, last, pass) = (rest.try_get_u64_le()?, rest.try_get_u64_le()?, rest.try_get_u64_le()?);
-            State::Webm(Webm { track, tracks, scale, cluster, skip, gain, last, due, pass })
+            let astray = rest.try_get_u8()? != 0;
+            State::Webm(Webm { track, tracks, scale, cluster, skip, gain, last, due, pass, astray })
         }
         4 => State::Flac(Flac { rate: rest.try_get_u32_le()?, block: rest.try_get_u32_le()?, next: get(rest)? }),
         _ => return Ok(None),

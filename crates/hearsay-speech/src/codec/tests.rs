@@ -273,7 +273,7 @@ proptest! {
         headers in vec(any::<u8>(), 0..100), tag in 0..6_u8, bytes_before in 0..1_000_u64,
         chunks in vec(vec(any::<u8>(), 0..300), 0..8),
     ) {
-        let headers: Vec<u8> = [1, tag].into_iter().chain(headers).collect();
+        let headers: Vec<u8> = [2, tag].into_iter().chain(headers).collect();
         for kind in [KINDS[2], KINDS[4]] {
             let restart = Restart {
                 chunk: hearsay_protocol::ChunkNumber(0),
@@ -410,6 +410,23 @@ fn what_is_lost_lasts_as_long_as_it_would_have() {
         let off = reader.samples().abs_diff(length);
         assert!(lost > 0 && off <= u64::from(kind.rate()) / 50, "{kind:?}: {lost} lost, {off} off");
     }
+}
+
+/// Where a chunk ends has no say in what damaged bytes are taken for.
+#[test]
+fn damage_at_the_end_of_a_chunk_is_damage() {
+    let clean = KINDS[10].stream(500).concat();
+    // Looks like the beginning of a cluster, then like an element that swallows the next one.
+    let damage = [&[0, 0x1f][..], &[0x10, 0x10, 0x10, 0x8a]];
+    let second = clean.windows(4).rposition(|bytes| bytes == [0x1f, 0x43, 0xb6, 0x75]).unwrap();
+    let cut = [[&clean[..second], damage[0]].concat(), [damage[1], &clean[second..]].concat()];
+    let heard = |chunks: &[Vec<u8>]| {
+        let chunks: Vec<Bytes> = chunks.iter().cloned().map(Bytes::from).collect();
+        let (packets, end) = packets(Reader::new(KINDS[10].format()), &chunks);
+        end.unwrap();
+        packets
+    };
+    assert_eq!(heard(&cut), heard(&[cut.concat()]));
 }
 
 /// A recorder that is started anew on the same socket.

@@ -63,16 +63,45 @@ pub(super) struct Webm {
     pub(super) due: Option<u64>,
     /// Bytes of an element to be passed over.
     pub(super) pass: u64,
+    /// What came last was no element: nothing is one before the next cluster or file.
+    pub(super) astray: bool,
 }
 
 impl Default for Webm {
     fn default() -> Self {
-        Self { track: 0, tracks: 0, scale: 1_000_000, cluster: 0, skip: 0, gain: 0, last: 0, due: None, pass: 0 }
+        Self {
+            track: 0,
+            tracks: 0,
+            scale: 1_000_000,
+            cluster: 0,
+            skip: 0,
+            gain: 0,
+            last: 0,
+            due: None,
+            pass: 0,
+            astray: false,
+        }
     }
 }
 
 impl Webm {
     pub(super) fn step(&mut self, held: &BytesMut, carry: &mut Carry, found: &mut Vec<Found>) -> Result<Step, String> {
+        let found_again = held.starts_with(&CLUSTER.to_be_bytes()) || held.starts_with(&MAGIC);
+        let step = match self.astray {
+            true if !found_again && may_begin(held) => Step::More,
+            true if !found_again => junk(held),
+            _ => self.element(held, carry, found)?,
+        };
+        // Remembered, or else where a chunk ends would decide what is taken for an element.
+        match step {
+            Step::Junk(_) => self.astray = true,
+            Step::Unit(_) => self.astray = false,
+            Step::More => {}
+        }
+        Ok(step)
+    }
+
+    fn element(&mut self, held: &BytesMut, carry: &mut Carry, found: &mut Vec<Found>) -> Result<Step, String> {
         if held.is_empty() {
             return Ok(Step::More);
         }
@@ -269,12 +298,13 @@ fn number(bytes: &[u8]) -> u64 {
     bytes.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
+/// Whether a cluster, or another file, may begin with these bytes.
+fn may_begin(held: &[u8]) -> bool {
+    let first = &held[..held.len().min(4)];
+    CLUSTER.to_be_bytes().starts_with(first) || MAGIC.starts_with(first)
+}
+
 /// What is no element goes as far as a cluster, or another file, may begin.
 fn junk(held: &[u8]) -> Step {
-    let clusters = CLUSTER.to_be_bytes();
-    let begins = |at: usize| {
-        let rest = &held[at..held.len().min(at + 4)];
-        clusters.starts_with(rest) || MAGIC.starts_with(rest)
-    };
-    Step::Junk((1..held.len()).find(|at| begins(*at)).unwrap_or(held.len()))
+    Step::Junk((1..held.len()).find(|at| may_begin(&held[*at..])).unwrap_or(held.len()))
 }
