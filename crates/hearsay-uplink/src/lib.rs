@@ -8,6 +8,7 @@
 
 mod anchor;
 mod budget;
+mod discovery;
 mod driver;
 pub mod metrics;
 pub mod pool;
@@ -43,7 +44,8 @@ use crate::{budget::Budget, driver::Driver, pool::Pool};
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The recognizers, as `http://HOST:PORT`, or `https://` where they speak TLS.
+    /// The recognizers, as `http://HOST:PORT`, or `https://` where they speak TLS. A name stands for every address it has, and
+    /// is looked up every 5 s.
     pub recognizers: Vec<String>,
     /// What `https://` recognizers are known by, and what this gateway shows them.
     #[serde(skip_serializing_if = "Option::is_none")]

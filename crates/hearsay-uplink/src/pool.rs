@@ -3,11 +3,15 @@
 //! A meeting's streams prefer one recognizer (rendezvous hashing over those that are well): a preference for locality that
 //! nothing depends on. Health is the standard gRPC health service, asked in the background; a recognizer that failed a
 //! stream is not asked for another one until it answered again.
+//!
+//! A host's name stands for every address it has, looked up again and again ([`crate::discovery`]): recognizers come and go.
 
 use std::{
+    collections::BTreeSet,
     hash::{DefaultHasher, Hash, Hasher},
+    net::SocketAddr,
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -16,10 +20,14 @@ use std::{
 use hearsay_protocol::MeetingKey;
 use hearsay_runtime::Tasks;
 use tokio::time::{sleep, timeout};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use crate::{Config, TlsError, UplinkTls, metrics};
+use crate::{
+    Config, TlsError,
+    discovery::{Place, discover},
+    metrics,
+};
 
 /// How often each recognizer is asked for its health, and how long it may take to answer.
 const CHECK_EVERY: Duration = Duration::from_millis(500);
@@ -30,17 +38,27 @@ const SERVICE: &str = "hearsay.v1.Recognizer";
 /// All recognizers this gateway knows. Cheap to clone.
 #[derive(Clone)]
 pub struct Pool {
-    workers: Arc<[Arc<Worker>]>,
+    /// Read for each placement and check, written when a recognizer comes or goes.
+    workers: Arc<RwLock<Vec<Arc<Worker>>>>,
 }
 
 /// One recognizer.
 pub(crate) struct Worker {
     pub(crate) address: String,
     pub(crate) channel: Channel,
+    /// Which configured recognizer it is one of, and its address there.
+    of: usize,
+    at: SocketAddr,
     well: AtomicBool,
+    /// Nobody asks for its health any more.
+    gone: AtomicBool,
 }
 
 impl Worker {
+    pub(crate) fn new(address: String, channel: Channel, of: usize, at: SocketAddr) -> Arc<Self> {
+        Arc::new(Self { address, channel, of, at, well: AtomicBool::new(false), gone: AtomicBool::new(false) })
+    }
+
     /// A stream failed here: no other is placed here before a health check succeeded.
     pub(crate) fn failed(&self) {
         self.well.store(false, Ordering::Relaxed);
@@ -53,51 +71,68 @@ impl Worker {
 
 impl Pool {
     pub(crate) fn start(config: &Config, recognizers: Vec<http::Uri>, tasks: &Tasks) -> Result<Self, TlsError> {
-        let tls = config.tls.as_ref().map(UplinkTls::load).transpose()?;
-        let workers: Result<Arc<[_]>, TlsError> = recognizers
-            .into_iter()
-            .map(|uri| {
-                let address = uri.to_string();
-                let secure = uri.scheme() == Some(&http::uri::Scheme::HTTPS);
-                let mut endpoint = Endpoint::from(uri);
-                if let Some(tls) = tls.as_ref().filter(|_| secure) {
-                    endpoint = endpoint.tls_config(tls.clone()).map_err(TlsError::unusable)?;
+        let pool = Self { workers: Arc::default() };
+        for (of, uri) in recognizers.into_iter().enumerate() {
+            let place = Place::new(of, uri, config)?;
+            match place.literal() {
+                Some(address) => pool.follow(&place, &BTreeSet::from([address]), tasks),
+                None => {
+                    drop(tasks.spawn_background("recognizer discovery", discover(place, pool.clone(), tasks.clone())));
                 }
-                let channel = endpoint
-                    .connect_timeout(config.open.get())
-                    .http2_keep_alive_interval(config.ping_every.get())
-                    .keep_alive_timeout(config.ping_timeout.get())
-                    .keep_alive_while_idle(true)
-                    .tcp_nodelay(true)
-                    .connect_lazy();
-                Ok(Arc::new(Worker { address, channel, well: AtomicBool::new(false) }))
-            })
-            .collect();
-        let pool = Self { workers: workers? };
-        for worker in pool.workers.iter() {
-            let checks = check(Arc::clone(worker), pool.clone(), tasks.drain());
-            drop(tasks.spawn_background("recognizer health", checks));
+            }
         }
         Ok(pool)
     }
 
+    /// These are the addresses of a configured recognizer. One that is not among them is forgotten once it is not well: what
+    /// answers is there, whatever DNS says.
+    pub(crate) fn follow(&self, place: &Place, found: &BTreeSet<SocketAddr>, tasks: &Tasks) {
+        let mut workers = self.workers.write().unwrap_or_else(PoisonError::into_inner);
+        workers.retain(|worker| {
+            let stays = worker.of != place.of || found.contains(&worker.at) || worker.is_well();
+            if !stays {
+                worker.gone.store(true, Ordering::Relaxed);
+                tracing::info!(recognizer = worker.address, "recognizer is gone");
+            }
+            stays
+        });
+        for &at in found {
+            if workers.iter().any(|worker| worker.of == place.of && worker.at == at) {
+                continue;
+            }
+            match place.worker(at) {
+                Ok(worker) => {
+                    workers.push(Arc::clone(&worker));
+                    let checks = check(worker, self.clone(), tasks.drain());
+                    drop(tasks.spawn_background("recognizer health", checks));
+                }
+                Err(error) => tracing::error!(%error, %at, "a recognizer cannot be reached"),
+            }
+        }
+    }
+
+    fn workers(&self) -> Vec<Arc<Worker>> {
+        self.workers.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// At least one recognizer is well.
     pub fn is_ready(&self) -> bool {
-        self.workers.iter().any(|worker| worker.is_well())
+        self.workers().iter().any(|worker| worker.is_well())
     }
 
     /// The recognizers to try for a meeting, best first: those that are well in the meeting's own order, then the others,
     /// which may have recovered since they were asked.
     pub(crate) fn candidates(&self, meeting: &MeetingKey) -> Vec<Arc<Worker>> {
-        let mut ranked: Vec<_> =
-            self.workers.iter().map(|worker| (!worker.is_well(), weight(worker, meeting), worker)).collect();
+        let workers = self.workers().into_iter();
+        let mut ranked: Vec<_> = workers.map(|worker| (!worker.is_well(), weight(&worker, meeting), worker)).collect();
         ranked.sort_by_key(|&(unwell, weight, _)| (unwell, std::cmp::Reverse(weight)));
-        ranked.into_iter().map(|(_, _, worker)| Arc::clone(worker)).collect()
+        ranked.into_iter().map(|(_, _, worker)| worker).collect()
     }
 
     fn report(&self) {
-        let up = self.workers.iter().filter(|worker| worker.is_well()).count();
-        metrics::workers(up, self.workers.len() - up);
+        let workers = self.workers();
+        let up = workers.iter().filter(|worker| worker.is_well()).count();
+        metrics::workers(up, workers.len() - up);
     }
 }
 
@@ -123,6 +158,9 @@ async fn check(worker: Arc<Worker>, pool: Pool, drain: hearsay_runtime::Drain) {
             }
         }
         pool.report();
+        if worker.gone.load(Ordering::Relaxed) {
+            return;
+        }
         tokio::select! {
             () = sleep(CHECK_EVERY) => {}
             () = drain.finished() => return,
@@ -133,6 +171,7 @@ async fn check(worker: Arc<Worker>, pool: Pool, drain: hearsay_runtime::Drain) {
 #[cfg(test)]
 mod tests {
     use hearsay_protocol::{AccountId, MeetingId};
+    use tonic::transport::Endpoint;
 
     use super::*;
 
@@ -141,10 +180,12 @@ mod tests {
             .map(|n| {
                 let address = format!("http://127.0.0.{}:50051", n + 1);
                 let channel = Endpoint::from_shared(address.clone()).unwrap().connect_lazy();
-                Arc::new(Worker { address, channel, well: AtomicBool::new(true) })
+                let worker = Worker::new(address, channel, n, format!("127.0.0.{}:50051", n + 1).parse().unwrap());
+                worker.well.store(true, Ordering::Relaxed);
+                worker
             })
             .collect();
-        Pool { workers }
+        Pool { workers: Arc::new(RwLock::new(workers)) }
     }
 
     fn meeting(n: u32) -> MeetingKey {
@@ -155,7 +196,7 @@ mod tests {
     async fn a_meeting_keeps_its_recognizer_when_another_fails() {
         let pool = pool(4);
         let before: Vec<_> = (0..100).map(|n| pool.candidates(&meeting(n))[0].address.clone()).collect();
-        let lost = Arc::clone(&pool.workers[0]);
+        let lost = pool.workers().swap_remove(0);
         lost.failed();
         let mut moved = 0;
         for (n, before) in before.iter().enumerate() {
@@ -171,10 +212,36 @@ mod tests {
     #[tokio::test]
     async fn recognizers_that_failed_are_tried_last_not_never() {
         let pool = pool(2);
-        for worker in pool.workers.iter() {
+        for worker in pool.workers() {
             worker.failed();
         }
         assert_eq!(pool.candidates(&meeting(1)).len(), 2);
         assert!(!pool.is_ready());
+    }
+
+    #[tokio::test]
+    async fn addresses_come_and_go_but_what_answers_stays() {
+        let (pool, tasks) = (Pool { workers: Arc::default() }, Tasks::new());
+        let place = Place::new(0, "http://recognizers.test:50051".parse().unwrap(), &Config::default()).unwrap();
+        let of =
+            |hosts: &[u8]| hosts.iter().map(|host| SocketAddr::from(([127, 0, 0, *host], 1))).collect::<BTreeSet<_>>();
+        let known = || pool.workers().iter().map(|worker| worker.at.to_string()).collect::<Vec<_>>();
+        pool.follow(&place, &of(&[1, 2]), &tasks);
+        assert_eq!(known(), ["127.0.0.1:1", "127.0.0.2:1"]);
+        assert_eq!(pool.workers()[0].address, "http://127.0.0.1:1/");
+        // The first is well, whatever is heard of it; the second is not.
+        let first = pool.workers().swap_remove(0);
+        first.well.store(true, Ordering::Relaxed);
+        pool.follow(&place, &of(&[3]), &tasks);
+        assert_eq!(known(), ["127.0.0.1:1", "127.0.0.3:1"]);
+        first.failed();
+        pool.follow(&place, &of(&[3]), &tasks);
+        assert_eq!(known(), ["127.0.0.3:1"]);
+        assert!(first.gone.load(Ordering::Relaxed));
+        // Those of another name are not touched.
+        let other = Place::new(1, "http://others.test:50051".parse().unwrap(), &Config::default()).unwrap();
+        pool.follow(&other, &of(&[3]), &tasks);
+        assert_eq!(known(), ["127.0.0.3:1", "127.0.0.3:1"]);
+        tasks.finish(Duration::from_secs(10)).await.unwrap();
     }
 }
