@@ -105,9 +105,13 @@ impl Tools {
         let kubectl = if exists("kubectl", &["kustomize", "--help"]) { "kubectl".into() } else { kubectl(&folder)? };
         if !exists("promtool", &["--version"]) {
             // Debian's package starts no server where services are not started; here only the tool is used.
+            let mut update = Command::new("apt-get");
+            update.args(["update", "-qq"]);
             let mut install = Command::new("apt-get");
             install.args(["install", "-y", "-qq", "--no-install-recommends", "prometheus"]);
-            step("deployment: promtool", install).context("promtool is missing: install Prometheus")?;
+            step("package lists", update)
+                .and_then(|()| step("deployment: promtool", install))
+                .context("promtool is missing: install Prometheus")?;
         }
         Ok(Self { kubectl, hadolint: modules.join("bin/hadolint"), modules })
     }

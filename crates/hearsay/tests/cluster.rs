@@ -118,8 +118,8 @@ impl Redis {
 
     fn gateway(&self, recognizer: &str, set: impl FnOnce(&mut Command)) -> (Running, String) {
         let admin = format!("127.0.0.1:{}", free_port());
-        let arguments = ["gateway", "--listen", "127.0.0.1:0", "--admin", &admin, "--recognizer", recognizer];
-        let mut command = self.hearsay(&arguments);
+        let mut command = self.hearsay(&["gateway", "--admin", &admin, "--recognizer", recognizer]);
+        command.env("HEARSAY__GATEWAY__LISTEN", "127.0.0.1:0");
         set(&mut command);
         (Running::start(&mut command), admin)
     }
@@ -129,6 +129,22 @@ impl Redis {
         command.args(["--url", url]);
         command
     }
+}
+
+fn token(url: &str) -> String {
+    let (host, body) =
+        (url.trim_start_matches("http://"), r#"{"type":"application","appId":"app","appSecret":"secret"}"#);
+    let mut stream = TcpStream::connect(host).unwrap();
+    let length = body.len();
+    write!(
+        stream,
+        "POST /oauth2/token:generate HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split_once("\"accessToken\":\"").unwrap().1.split('"').next().unwrap().to_owned()
 }
 
 /// Of a report.
@@ -160,19 +176,7 @@ fn two_gateways_and_a_recognizer_are_one_service() {
     assert!(get(one_url.trim_start_matches("http://"), "/metrics").starts_with("HTTP/1.1 404"));
 
     // A token of one gateway listens at the other.
-    let body = r#"{"type":"application","appId":"app","appSecret":"secret"}"#;
-    let host = one_url.trim_start_matches("http://");
-    let mut stream = TcpStream::connect(host).unwrap();
-    let length = body.len();
-    write!(
-        stream,
-        "POST /oauth2/token:generate HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\
-         content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
-    )
-    .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let token = answer.split_once("\"accessToken\":\"").unwrap().1.split('"').next().unwrap().to_owned();
+    let token = token(&one_url);
     let mut listen = redis.client(&["load", "listen", "--meeting", "m", "--subscribers", "5", "--json"], &other_url);
     listen.args(["--duration", "20s", "--max-lost", "0", "--max-disconnected", "0", "--token", &token]);
     let listening = listen.stdout(Stdio::piped()).spawn().unwrap();
@@ -317,6 +321,50 @@ fn a_drain_is_unready_first_hands_over_and_ends_well() {
     let _ = speaking.kill();
     let _ = speaking.wait();
     assert_eq!(other.stop().code(), Some(0));
+}
+
+#[test]
+fn gateways_are_replaced_one_by_one_and_listeners_miss_nothing() {
+    recordings();
+    let redis = Redis::start();
+    let (_recognizer, grpc, _) = redis.recognizer(|_| {});
+    let uri = format!("http://{grpc}");
+    let ports = [free_port(), free_port()];
+    let start = |port: u16| {
+        let (gateway, _) = redis.gateway(&uri, |command| {
+            command.env("HEARSAY__GATEWAY__DRAIN_SPREAD", "1s");
+            command.args(["--listen", &format!("127.0.0.1:{port}")]);
+        });
+        gateway.line("ready ");
+        gateway
+    };
+    let mut gateways = ports.map(start);
+    let urls = ports.map(|port| format!("http://127.0.0.1:{port}"));
+    let token = token(&urls[0]);
+    let arguments = ["load", "listen", "--meetings", "5", "--subscribers", "50", "--duration", "40s", "--json"];
+    let mut listen = redis.client(&arguments, &urls[0]);
+    listen.args(["--url", &urls[1], "--token", &token, "--max-lost", "0"]);
+    let listening = listen.stdout(Stdio::piped()).spawn().unwrap();
+    let arguments =
+        ["load", "events", "--meetings", "5", "--rate", "50", "--duration", "28s", "--wait", "4s", "--json"];
+    let publishing = redis.hearsay(&arguments).args(["--max-lost", "0"]).stdout(Stdio::piped()).spawn().unwrap();
+    // Events flow, and clients are everywhere, before anything is replaced.
+    std::thread::sleep(Duration::from_secs(8));
+    for (gateway, port) in gateways.iter_mut().zip(ports) {
+        gateway.signal();
+        assert_eq!(gateway.process.wait().unwrap().code(), Some(0));
+        *gateway = start(port);
+    }
+    let published = publishing.wait_with_output().unwrap();
+    let sent = number(&String::from_utf8(published.stdout).unwrap(), "sent");
+    let heard = listening.wait_with_output().unwrap();
+    let report = String::from_utf8(heard.stdout).unwrap();
+    assert_eq!(heard.status.code(), Some(0), "{report}");
+    assert!(number(&report, "delivered") >= 10 * sent, "each of ten subscribers of a meeting, of {sent}: {report}");
+    for nothing in ["lost", "duplicated", "reordered"] {
+        assert_eq!(number(&report, nothing), 0, "{report}");
+    }
+    assert!(number(&report, "disconnected") >= 25, "they were asked to return: {report}");
 }
 
 #[test]
