@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "a client's task ends with its test")]
 
+mod cluster;
 mod meeting;
 mod protocol;
 mod resume;
