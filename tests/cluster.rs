@@ -99,7 +99,9 @@ async fn a_killed_gateway_ends_nothing() -> Result<()> {
     let chunk = at["chunk"].as_u64().context("a chunk")? as usize;
     let from = chunk * (rate as usize / 10);
     anyhow::ensure!(from <= middle, "asked for what was never sent: {from} of {middle}");
-    again.speak(&samples[from..], rate, MESSAGE).await?;
+    // What is said again comes at once, as from a client that has it; the rest as it is spoken.
+    again.pour(&samples[from..middle], rate as usize / 10 * 2).await?;
+    again.speak(&samples[middle..], rate, MESSAGE).await?;
     again.stop().await?;
 
     let (beside, resumed) = (beside.await??, resumed.await??);
