@@ -101,6 +101,20 @@ impl Server {
         Ok(Self { child, url: url.to_owned(), token: token.to_owned(), took: began.elapsed(), log })
     }
 
+    /// A number of `/metrics`, all its series together; of a gateway of a [`Cluster`].
+    pub async fn metric(&self, name: &str) -> Result<f64> {
+        let log = self.log();
+        let admin = log.split("operators' port address=").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let admin = admin.context("its log names the operators' port")?;
+        let mut stream = tokio::net::TcpStream::connect(admin).await?;
+        let request = format!("GET /metrics HTTP/1.1\r\nhost: {admin}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        timeout(READY, stream.read_to_string(&mut answer)).await.context("no answer")??;
+        let series = answer.lines().filter(|line| line.starts_with(name));
+        Ok(series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
+    }
+
     /// The process, for CPU and memory accounting.
     pub fn pid(&self) -> u32 {
         self.child.id().unwrap_or_default()
@@ -147,6 +161,7 @@ impl Server {
 /// A Redis, recognizers and gateways, each a process of its own.
 pub struct Cluster {
     _redis: Child,
+    redis_port: u16,
     _dir: tempfile::TempDir,
     settings: Vec<(String, String)>,
     recognizer: Child,
@@ -179,7 +194,8 @@ impl Cluster {
         let arguments = ["recognizer", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
         let (recognizer, ready, ..) = launch(&arguments, &settings, "ready grpc://").await?;
         let grpc = format!("http://{ready}");
-        let mut cluster = Self { _redis: redis, _dir: dir, settings, recognizer, grpc, gateways: Vec::new() };
+        let mut cluster =
+            Self { _redis: redis, redis_port: port, _dir: dir, settings, recognizer, grpc, gateways: Vec::new() };
         for _ in 0..gateways {
             let gateway = cluster.gateway().await?;
             cluster.gateways.push(gateway);
@@ -197,6 +213,19 @@ impl Cluster {
         let body: serde_json::Value = serde_json::from_str(body).with_context(|| answer.clone())?;
         let token = body["accessToken"].as_str().context("a token")?.to_owned();
         Ok(Server { child, url: format!("http://{address}"), token, took, log })
+    }
+
+    /// `hearsay` with what all of the cluster share.
+    pub fn hearsay(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new(binary(Build::Test)?);
+        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+        command.envs(self.settings.iter().map(|(key, value)| (key, value)));
+        Ok(command)
+    }
+
+    /// Where Redis listens, on this machine.
+    pub fn redis_port(&self) -> u16 {
+        self.redis_port
     }
 
     /// The recognizer's process.

@@ -2,7 +2,10 @@
 //!
 //! `cargo bench -p hearsay-tests --bench log -- publish` appends to many conversations at once, in batches of 1, 4 and 16
 //! events, and publishes the same bytes with bare pipelined PUBLISH: seven interleaved runs, medians. `-- memory` keeps an
-//! hour of one speaker and shows what it takes, live and finished. Starts a `redis-server` of its own.
+//! hour of one speaker and shows what it takes, live and finished. `-- delivery` measures the whole way from a publisher's
+//! call to a subscriber's socket, across two gateways, against bare PUBLISH, SUBSCRIBE and one WebSocket write; `-- outage`
+//! kills every subscription of 1,000 meetings. Each starts a `redis-server` of its own, the last two also the test build of
+//! gateways and load.
 
 #![expect(clippy::disallowed_methods, reason = "tasks end with the measurement")]
 
@@ -27,6 +30,7 @@ use hearsay_protocol::{
 };
 use hearsay_runtime::Tasks;
 use redis::aio::MultiplexedConnection;
+use serde_json::Value;
 use uuid::Uuid;
 
 const RUNS: usize = 7;
@@ -352,12 +356,185 @@ async fn all(bus: &RedisBus, key: &ConversationKey) -> Vec<hearsay_bus::Entry> {
     entries
 }
 
+/// A report that `--json` printed.
+async fn report(child: tokio::process::Child) -> Value {
+    let output = child.wait_with_output().await.expect("it ends");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    serde_json::from_str(text.trim()).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+fn number(report: &Value, key: &str) -> f64 {
+    report[key].as_f64().unwrap_or_else(|| panic!("no {key} in {report}"))
+}
+
+/// PUBLISH, SUBSCRIBE, one WebSocket write: p99 in ms from the call to the client's socket, at 1,000 a second.
+async fn bare_delivery(port: u16, duration: Duration) -> f64 {
+    use futures::{SinkExt as _, StreamExt as _};
+    use tokio_tungstenite::tungstenite::Message;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let url = format!("redis://127.0.0.1:{port}/?protocol=resp3");
+    let client = redis::Client::open(url).expect("a valid URL");
+    let (heard, mut messages) = tokio::sync::mpsc::channel(4_096);
+    let config = redis::AsyncConnectionConfig::new()
+        .set_push_sender(move |info: redis::PushInfo| heard.try_send(info).map_err(drop));
+    let mut subscriber = client.get_multiplexed_async_connection_with_config(&config).await.expect("it answers");
+    redis::cmd("SUBSCRIBE").arg("bare").query_async::<redis::Value>(&mut subscriber).await.expect("subscribed");
+    let server = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("a client");
+        stream.set_nodelay(true).expect("a socket");
+        let mut socket = tokio_tungstenite::accept_async(stream).await.expect("a handshake");
+        while let Some(info) = messages.recv().await {
+            if let Some(redis::Value::BulkString(bytes)) = info.data.into_iter().nth(1)
+                && socket.send(Message::binary(bytes)).await.is_err()
+            {
+                return;
+            }
+        }
+    });
+    let (mut socket, _) = tokio_tungstenite::connect_async(format!("ws://{address}")).await.expect("a handshake");
+    let begun = Instant::now();
+    let reader = tokio::spawn(async move {
+        let mut took = Vec::new();
+        while let Some(Ok(message)) = socket.next().await {
+            let data = message.into_data();
+            if data.len() >= 8 {
+                let sent = u64::from_be_bytes(data[..8].try_into().expect("eight bytes"));
+                took.push((begun.elapsed().as_nanos() as u64 - sent) as f64 / 1e6);
+            }
+        }
+        took
+    });
+    let mut connection = client.get_multiplexed_async_connection().await.expect("it answers");
+    let mut tick = tokio::time::interval(Duration::from_millis(1));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
+    while begun.elapsed() < duration {
+        tick.tick().await;
+        let mut payload = vec![b'x'; 500];
+        payload[..8].copy_from_slice(&(begun.elapsed().as_nanos() as u64).to_be_bytes());
+        redis::cmd("PUBLISH").arg("bare").arg(payload).query_async::<i64>(&mut connection).await.expect("published");
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    server.abort();
+    drop(subscriber);
+    let mut took = reader.await.expect("without panic");
+    took.sort_by(f64::total_cmp);
+    took[took.len() * 99 / 100]
+}
+
+async fn delivery() {
+    let cluster = hearsay_tests::Cluster::start(2).await.expect("a cluster");
+    let (mut whole, mut bare, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for run in 0..RUNS {
+        let prefix = format!("delivery-{run}");
+        let mut listening = Vec::new();
+        for gateway in &cluster.gateways {
+            let arguments = [
+                "load",
+                "listen",
+                "--meetings",
+                "10",
+                "--subscribers",
+                "10",
+                "--duration",
+                "9s",
+                "--json",
+                "--prefix",
+                &prefix,
+            ];
+            let mut command = cluster.hearsay(&arguments).expect("built");
+            command.args(["--url", &gateway.url, "--token", &gateway.token]);
+            listening.push(command.spawn().expect("started"));
+        }
+        let arguments = [
+            "load",
+            "events",
+            "--meetings",
+            "10",
+            "--rate",
+            "1000",
+            "--duration",
+            "5s",
+            "--wait",
+            "2s",
+            "--json",
+            "--prefix",
+            &prefix,
+        ];
+        let sent = report(cluster.hearsay(&arguments).expect("built").spawn().expect("started")).await;
+        let mut p99 = 0.0_f64;
+        for listening in listening {
+            let heard = report(listening).await;
+            assert_eq!(number(&heard, "lost"), 0.0, "{heard}");
+            assert!(number(&heard, "delivered") >= number(&sent, "sent"), "{heard} of {sent}");
+            p99 = p99.max(number(&heard, "p99_ms"));
+        }
+        let floor = bare_delivery(cluster.redis_port(), Duration::from_secs(5)).await;
+        println!("run {run}: {p99:.2} ms across two gateways, {floor:.2} ms bare");
+        whole.push(p99);
+        bare.push(floor);
+        ratios.push(p99 / floor);
+    }
+    let ratio = median(&mut ratios);
+    println!(
+        "p99, medians of {RUNS} runs: {:.2} ms, bare {:.2} ms, ratio {ratio:.2} (at most 2)",
+        median(&mut whole),
+        median(&mut bare)
+    );
+    assert!(ratio <= 2.0, "a figure was not reached");
+}
+
+/// Meetings, and listeners of each, when every subscription is killed.
+const MEETINGS: &str = "1000";
+const LISTENERS: &str = "10000";
+
+async fn outage() {
+    let cluster = hearsay_tests::Cluster::start(2).await.expect("a cluster");
+    let mut listening = Vec::new();
+    let half = (LISTENERS.parse::<usize>().expect("a number") / 2).to_string();
+    for gateway in &cluster.gateways {
+        let arguments =
+            ["load", "listen", "--meetings", MEETINGS, "--subscribers", &half, "--duration", "75s", "--json"];
+        let mut command = cluster.hearsay(&arguments).expect("built");
+        command.args(["--connect-rate", "500", "--url", &gateway.url, "--token", &gateway.token]);
+        listening.push(command.spawn().expect("started"));
+    }
+    let arguments =
+        ["load", "events", "--meetings", MEETINGS, "--rate", MEETINGS, "--duration", "30s", "--wait", "30s", "--json"];
+    let speaking = cluster.hearsay(&arguments).expect("built").spawn().expect("started");
+    tokio::time::sleep(Duration::from_secs(45)).await;
+    let mut before = Vec::new();
+    for gateway in &cluster.gateways {
+        before.push(gateway.metric("hearsay_fanout_gap_repairs_total").await.expect("a number"));
+    }
+    let url = format!("redis://127.0.0.1:{}", cluster.redis_port());
+    let mut connection =
+        redis::Client::open(url).expect("a valid URL").get_multiplexed_async_connection().await.expect("it answers");
+    let killed: i64 =
+        redis::cmd("CLIENT").arg("KILL").arg("TYPE").arg("pubsub").query_async(&mut connection).await.expect("killed");
+    println!("{killed} subscriptions killed under 1,000 events a second");
+    let sent = report(speaking).await;
+    let repaired =
+        async |n: usize| cluster.gateways[n].metric("hearsay_fanout_gap_repairs_total").await.expect("a number");
+    let repairs = [repaired(0).await - before[0], repaired(1).await - before[1]];
+    for (n, listening) in listening.into_iter().enumerate() {
+        let heard = report(listening).await;
+        println!("gateway {n}: {} range reads for {MEETINGS} meetings; {heard}", repairs[n]);
+        assert_eq!((number(&heard, "lost"), number(&heard, "disconnected")), (0.0, 0.0));
+        assert!(number(&heard, "delivered") >= number(&sent, "sent") * 5.0, "{sent}");
+        assert!(number(&heard, "max_ms") <= 1_500.0, "the latest came too late");
+        assert!(repairs[n] <= 1_000.0, "more than one read a conversation");
+    }
+}
+
 #[tokio::main]
 async fn main() {
     match std::env::args().skip(1).find(|argument| argument != "--bench").as_deref() {
         Some("publish") => publish().await,
         Some("memory") => memory().await,
+        Some("delivery") => delivery().await,
+        Some("outage") => outage().await,
         // As `cargo test --all-targets` calls it.
-        _ => println!("nothing measured: say `publish` or `memory`"),
+        _ => println!("nothing measured: say `publish`, `memory`, `delivery` or `outage`"),
     }
 }
