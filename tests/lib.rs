@@ -43,7 +43,7 @@ pub enum Build {
 
 /// The binary, built once a process so that it is never an old one; or the one that `HEARSAY_BIN` names, which
 /// `cargo xtask test` has built together with the tests.
-fn binary(build: Build) -> Result<PathBuf> {
+pub fn binary(build: Build) -> Result<PathBuf> {
     if build == Build::Test
         && let Some(built) = std::env::var_os("HEARSAY_BIN")
     {
@@ -113,6 +113,11 @@ impl Server {
         timeout(READY, stream.read_to_string(&mut answer)).await.context("no answer")??;
         let series = answer.lines().filter(|line| line.starts_with(name));
         Ok(series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
+    }
+
+    /// A process that somebody else has started and that answers at `url`.
+    pub fn running(child: Child, url: String, token: String, took: Duration, log: PathBuf) -> Self {
+        Self { child, url, token, took, log }
     }
 
     /// The process, for CPU and memory accounting.

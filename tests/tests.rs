@@ -4,6 +4,7 @@
 
 mod cluster;
 mod meeting;
+mod pool;
 mod protocol;
 mod resume;
 mod speech;
