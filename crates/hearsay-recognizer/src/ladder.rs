@@ -28,12 +28,14 @@ pub(crate) struct Load {
     step: AtomicU32,
     /// Bits of an `f32`: seconds of audio decoded in a second of engine time, smoothed.
     factor: AtomicU32,
+    /// How long live decodes wait, smoothed, in milliseconds.
+    behind: AtomicU32,
 }
 
 impl Load {
     pub(crate) fn new(config: &LadderConfig) -> Self {
         let ladder = Mutex::new(Ladder::new(config, Instant::now()));
-        Self { ladder, step: AtomicU32::new(0), factor: AtomicU32::new(0) }
+        Self { ladder, step: AtomicU32::new(0), factor: AtomicU32::new(0), behind: AtomicU32::new(0) }
     }
 
     /// Step of the ladder: 0 nothing is left out, 1 slower partials, 2 no partials, 3 no new streams.
@@ -44,6 +46,11 @@ impl Load {
     /// Seconds of audio decoded in a second of engine time; 0 when not known.
     pub(crate) fn factor(&self) -> f32 {
         f32::from_bits(self.factor.load(Ordering::Relaxed))
+    }
+
+    /// How long live decodes wait for the engine, smoothed, in milliseconds.
+    pub(crate) fn behind_ms(&self) -> u32 {
+        self.behind.load(Ordering::Relaxed)
     }
 
     /// A live decode waited this long.
@@ -68,6 +75,7 @@ impl Load {
         let mut ladder = self.ladder.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut ladder, now);
         let step = ladder.step(now);
+        self.behind.store((ladder.wait * 1e3) as u32, Ordering::Relaxed);
         drop(ladder);
         let before = self.step.swap(step, Ordering::Relaxed);
         if step != before {

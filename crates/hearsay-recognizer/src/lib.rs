@@ -4,6 +4,7 @@
 //! threads decode, resample and detect voice ([`lanes`]), *engine* threads run the speech model, most urgent first
 //! ([`queue`]). A recognizer holds nothing that cannot be rebuilt from the log and unacknowledged audio.
 
+mod capacity;
 mod config;
 mod engine;
 mod grpc;
@@ -18,7 +19,7 @@ mod slots;
 use std::{sync::Arc, time::Duration};
 
 use hearsay_bus::Bus;
-use hearsay_rpc::v1::{self, recognizer_server::RecognizerServer};
+use hearsay_rpc::v1::{self, capacity_server::CapacityServer, recognizer_server::RecognizerServer};
 use hearsay_runtime::Tasks;
 use hearsay_speech::{engine::Engine, vad::VadModel};
 use tonic::service::Routes;
@@ -27,6 +28,7 @@ pub use config::{Config, LadderConfig, SegmentConfig};
 pub use grpc::{BindError, GrpcServer, GrpcTls};
 
 use crate::{
+    capacity::Capacity,
     ladder::Load,
     lanes::{Listening, Mailbox},
     queue::Queue,
@@ -110,21 +112,20 @@ impl Recognizer {
         }));
 
         let message = config.message_bytes.as_usize();
-        let service = Service {
-            slots: Slots::new(config.streams.get()),
-            config,
-            engine,
-            vad,
-            bus,
-            mailboxes,
-            load,
+        let slots = Slots::new(config.streams.get());
+        let capacity = Capacity {
+            slots: Arc::clone(&slots),
+            rated: config.streams.get(),
+            load: Arc::clone(&load),
             tasks: tasks.clone(),
         };
+        let service = Service { slots, config, engine, vad, bus, mailboxes, load, tasks: tasks.clone() };
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
         let routes = Routes::new(RecognizerServer::new(service).max_decoding_message_size(message))
+            .add_service(CapacityServer::new(capacity))
             .add_service(health_service)
             .add_service(reflection);
         Ok(Self { routes })

@@ -45,6 +45,12 @@ impl Slots {
         Some(Slot { id, slots: Arc::clone(self) })
     }
 
+    /// How many are taken.
+    pub(crate) fn taken(&self) -> usize {
+        let table = self.lock();
+        table.generations.len() - table.free.len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -67,8 +73,10 @@ mod tests {
         let slots = Slots::new(2);
         let (first, second) = (slots.take().unwrap(), slots.take().unwrap());
         assert!(slots.take().is_none());
+        assert_eq!(slots.taken(), 2);
         let id = first.id;
         drop(first);
+        assert_eq!(slots.taken(), 1);
         let third = slots.take().unwrap();
         assert_eq!(third.id.slot, id.slot);
         assert_ne!(third.id, id, "what was meant for the first tenant does not reach the next");

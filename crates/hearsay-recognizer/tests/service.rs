@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use hearsay_bus::{Body, Bus, Claim, Delivery, Limits, MemoryBus, Proposal, Read, SystemClock};
@@ -518,6 +518,33 @@ async fn a_drain_hands_streams_back_at_an_utterances_end() {
     assert_eq!(call.refused().await.code(), Code::Unavailable);
     assert_eq!(world.finals(1).await.len(), 1);
     drop(call);
+    world.tasks.finish(PATIENCE).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn load_is_told_when_it_changes_and_ends_with_the_drain() {
+    let config = Config { streams: NonZeroUsize::new(3).unwrap(), ..Config::default() };
+    let world = World::start(config, ScriptedEngine::default()).await;
+    let mut client = v1::capacity_client::CapacityClient::new(world.channel.clone());
+    let mut loads = client.watch(v1::WatchRequest {}).await.unwrap().into_inner();
+    let mut until = async |streams: u32| loop {
+        let told = timeout(PATIENCE, loads.message()).await.unwrap()?.expect("it does not end by itself");
+        assert_eq!(told.rated, 3);
+        if told.streams == streams {
+            return Ok::<_, Status>(());
+        }
+    };
+    until(0).await.unwrap();
+    let one = world.call(world.open(1).await).await.unwrap();
+    let two = world.call(world.open(2).await).await.unwrap();
+    until(2).await.unwrap();
+    drop(one);
+    until(1).await.unwrap();
+    drop(two);
+    until(0).await.unwrap();
+    world.tasks.begin_drain();
+    assert_eq!(until(3).await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(client.watch(v1::WatchRequest {}).await.unwrap_err().code(), Code::Unavailable);
     world.tasks.finish(PATIENCE).await.unwrap();
 }
 

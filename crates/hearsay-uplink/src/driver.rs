@@ -541,7 +541,10 @@ impl Placing {
         for worker in self.pool.candidates(&self.spec.key.meeting) {
             let attempt = timeout(self.config.open.get(), self.offer(&worker, &claim)).await;
             let status = match attempt {
-                Ok(Ok(call)) => return Ok(call),
+                Ok(Ok(call)) => {
+                    worker.took_one();
+                    return Ok(call);
+                }
                 Ok(Err(status)) => status,
                 Err(_) => Status::deadline_exceeded(format!("no answer within {:?}", self.config.open.get())),
             };

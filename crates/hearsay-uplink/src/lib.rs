@@ -11,6 +11,7 @@ mod budget;
 mod discovery;
 mod driver;
 pub mod metrics;
+mod placement;
 pub mod pool;
 pub mod ring;
 mod tls;

@@ -12,6 +12,8 @@ const ENDED: &str = "hearsay_uplink_streams_ended_total";
 const REANCHORED: &str = "hearsay_uplink_reanchored_total";
 const PLACING: &str = "hearsay_uplink_placing_seconds";
 const WORKERS: &str = "hearsay_uplink_recognizers";
+const POOL_STREAMS: &str = "hearsay_uplink_pool_streams";
+const POOL_RATED: &str = "hearsay_uplink_pool_streams_rated";
 
 pub(crate) fn describe() {
     describe_counter!(RECEIVED, "Bytes of audio taken from clients.");
@@ -24,6 +26,8 @@ pub(crate) fn describe() {
     describe_counter!(REANCHORED, "Jumps of a stream's clock after its client had sent nothing.");
     describe_histogram!(PLACING, "Seconds from the loss of a recognizer, or the start, to the next one's acceptance.");
     describe_gauge!(WORKERS, "Recognizers, by state: up, down.");
+    describe_gauge!(POOL_STREAMS, "Streams that recognizers which are up say they hear, for all gateways.");
+    describe_gauge!(POOL_RATED, "Streams that recognizers which are up say they hear at most.");
 }
 
 pub(crate) fn received(bytes: usize) {
@@ -58,6 +62,11 @@ pub(crate) fn reanchored() {
 pub(crate) fn workers(up: usize, down: usize) {
     gauge!(WORKERS, "state" => "up").set(up as f64);
     gauge!(WORKERS, "state" => "down").set(down as f64);
+}
+
+pub(crate) fn load(streams: u64, rated: u64) {
+    gauge!(POOL_STREAMS).set(streams as f64);
+    gauge!(POOL_RATED).set(rated as f64);
 }
 
 /// Counts an open stream until dropped.

@@ -4,6 +4,9 @@
 //! nothing depends on. Health is the standard gRPC health service, asked in the background; a recognizer that failed a
 //! stream is not asked for another one until it answered again.
 //!
+//! Recognizers say how many streams they hear and may hear, and a meeting goes elsewhere when the one it prefers has too many
+//! ([`crate::placement`]).
+//!
 //! A host's name stands for every address it has, looked up again and again ([`crate::discovery`]): recognizers come and go.
 
 use std::{
@@ -11,27 +14,31 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     net::SocketAddr,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use hearsay_protocol::MeetingKey;
+use hearsay_rpc::v1::{self, capacity_client::CapacityClient};
 use hearsay_runtime::Tasks;
-use tokio::time::{sleep, timeout};
-use tonic::transport::Channel;
+use tokio::time::{Instant, sleep_until, timeout};
+use tonic::{Streaming, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use crate::{
     Config, TlsError,
     discovery::{Place, discover},
     metrics,
+    placement::{Known, Load, order},
 };
 
 /// How often each recognizer is asked for its health, and how long it may take to answer.
 const CHECK_EVERY: Duration = Duration::from_millis(500);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// Step of a recognizer's ladder from which on it takes no streams.
+const REFUSES: u32 = 3;
 /// The service whose health counts.
 const SERVICE: &str = "hearsay.v1.Recognizer";
 
@@ -50,18 +57,32 @@ pub(crate) struct Worker {
     of: usize,
     at: SocketAddr,
     well: AtomicBool,
+    /// What it said last, and what was placed there since. None: it says nothing.
+    load: Mutex<Option<Load>>,
     /// Nobody asks for its health any more.
     gone: AtomicBool,
 }
 
 impl Worker {
     pub(crate) fn new(address: String, channel: Channel, of: usize, at: SocketAddr) -> Arc<Self> {
-        Arc::new(Self { address, channel, of, at, well: AtomicBool::new(false), gone: AtomicBool::new(false) })
+        let (well, gone) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { address, channel, of, at, well, load: Mutex::default(), gone })
     }
 
     /// A stream failed here: no other is placed here before a health check succeeded.
     pub(crate) fn failed(&self) {
         self.well.store(false, Ordering::Relaxed);
+    }
+
+    /// It took a stream, which counts before it says so: many may be placed at once.
+    pub(crate) fn took_one(&self) {
+        if let Some(load) = &mut *self.load() {
+            load.streams = load.streams.saturating_add(1);
+        }
+    }
+
+    fn load(&self) -> MutexGuard<'_, Option<Load>> {
+        self.load.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_well(&self) -> bool {
@@ -120,19 +141,27 @@ impl Pool {
         self.workers().iter().any(|worker| worker.is_well())
     }
 
-    /// The recognizers to try for a meeting, best first: those that are well in the meeting's own order, then the others,
-    /// which may have recovered since they were asked.
+    /// The recognizers to try for a meeting, best first: those that are well and not crowded in the meeting's own order, then
+    /// the others, which may have recovered since they were asked.
     pub(crate) fn candidates(&self, meeting: &MeetingKey) -> Vec<Arc<Worker>> {
-        let workers = self.workers().into_iter();
-        let mut ranked: Vec<_> = workers.map(|worker| (!worker.is_well(), weight(&worker, meeting), worker)).collect();
-        ranked.sort_by_key(|&(unwell, weight, _)| (unwell, std::cmp::Reverse(weight)));
-        ranked.into_iter().map(|(_, _, worker)| worker).collect()
+        let workers = self.workers();
+        let known = |worker: &Arc<Worker>| {
+            let load = *worker.load();
+            Known { well: worker.is_well(), weight: weight(worker, meeting), load }
+        };
+        let known: Vec<_> = workers.iter().map(known).collect();
+        order(&known).into_iter().map(|one| Arc::clone(&workers[one])).collect()
     }
 
     fn report(&self) {
         let workers = self.workers();
         let up = workers.iter().filter(|worker| worker.is_well()).count();
         metrics::workers(up, workers.len() - up);
+        let loads = workers.iter().filter(|worker| worker.is_well()).filter_map(|worker| *worker.load());
+        let (streams, rated) = loads.fold((0u64, 0u64), |(streams, rated), load| {
+            (streams + u64::from(load.streams), rated + u64::from(load.rated))
+        });
+        metrics::load(streams, rated);
     }
 }
 
@@ -146,6 +175,7 @@ fn weight(worker: &Worker, meeting: &MeetingKey) -> u64 {
 
 async fn check(worker: Arc<Worker>, pool: Pool, drain: hearsay_runtime::Drain) {
     let mut client = HealthClient::new(worker.channel.clone());
+    let mut watched = None;
     loop {
         let request = HealthCheckRequest { service: SERVICE.to_owned() };
         let answer = timeout(CHECK_TIMEOUT, client.check(request)).await;
@@ -161,11 +191,40 @@ async fn check(worker: Arc<Worker>, pool: Pool, drain: hearsay_runtime::Drain) {
         if worker.gone.load(Ordering::Relaxed) {
             return;
         }
-        tokio::select! {
-            () = sleep(CHECK_EVERY) => {}
-            () = drain.finished() => return,
+        if well && watched.is_none() {
+            watched = watch(&worker).await;
+        }
+        let next = Instant::now() + CHECK_EVERY;
+        loop {
+            tokio::select! {
+                () = sleep_until(next) => break,
+                load = told(&mut watched) => *worker.load() = load,
+                () = drain.finished() => return,
+            }
         }
     }
+}
+
+/// Asks a recognizer to say its load; one that cannot is placed by preference alone.
+async fn watch(worker: &Worker) -> Option<Streaming<v1::Load>> {
+    let mut client = CapacityClient::new(worker.channel.clone());
+    match timeout(CHECK_TIMEOUT, client.watch(v1::WatchRequest {})).await {
+        Ok(Ok(answer)) => Some(answer.into_inner()),
+        failed => {
+            tracing::debug!(recognizer = worker.address, failed = ?failed.map(|it| it.err()), "no load is told");
+            None
+        }
+    }
+}
+
+/// The next load told; none when it is known no longer.
+async fn told(watched: &mut Option<Streaming<v1::Load>>) -> Option<Load> {
+    let Some(stream) = watched else { return std::future::pending().await };
+    if let Ok(Some(v1::Load { streams, rated, ladder, .. })) = stream.message().await {
+        return Some(Load { streams, rated, refuses: ladder >= REFUSES });
+    }
+    *watched = None;
+    None
 }
 
 #[cfg(test)]
@@ -207,6 +266,24 @@ mod tests {
         let had = before.iter().filter(|address| **address == lost.address).count();
         assert_eq!(moved, had, "only the lost one's meetings move");
         assert!((10..45).contains(&had), "meetings are spread: {had} of 100");
+    }
+
+    #[tokio::test]
+    async fn streams_placed_at_once_do_not_all_go_to_one() {
+        let pool = pool(3);
+        for worker in pool.workers() {
+            *worker.load() = Some(Load { streams: 0, rated: 20, refuses: false });
+        }
+        for _ in 0..30 {
+            pool.candidates(&meeting(1))[0].took_one();
+        }
+        let mut streams: Vec<u32> = pool.workers().iter().map(|worker| worker.load().unwrap().streams).collect();
+        streams.sort_unstable();
+        assert!(streams[2] <= 13, "a third of 30, and a quarter of that more: {streams:?}");
+        // What a recognizer says itself counts from then on.
+        let first = Arc::clone(&pool.candidates(&meeting(2))[0]);
+        *first.load() = Some(Load { streams: 1, rated: 20, refuses: true });
+        assert_ne!(pool.candidates(&meeting(2))[0].address, first.address);
     }
 
     #[tokio::test]

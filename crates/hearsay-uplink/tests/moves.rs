@@ -18,12 +18,17 @@ use hearsay_rpc::{
     Ack, MarkerKind, Open, Request, Response,
     v1::{
         self,
+        capacity_server::{Capacity, CapacityServer},
         recognizer_server::{Recognizer, RecognizerServer},
     },
 };
 use hearsay_runtime::Tasks;
 use hearsay_uplink::{Config, OpenError, StreamSpec, UplinkError, UplinkEvent, Uplinks};
-use tokio::{net::TcpListener, sync::mpsc, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    time::timeout,
+};
 use tokio_stream::{
     StreamExt,
     wrappers::{ReceiverStream, TcpListenerStream},
@@ -63,6 +68,7 @@ struct Scripted {
     bus: Arc<dyn Bus>,
     script: Arc<Mutex<Script>>,
     calls: Arc<Mutex<Vec<Heard>>>,
+    load: watch::Sender<v1::Load>,
 }
 
 fn restart(chunk: u64) -> Restart {
@@ -176,6 +182,22 @@ impl Recognizer for Scripted {
     }
 }
 
+#[tonic::async_trait]
+impl Capacity for Scripted {
+    type WatchStream = BoxStream<'static, Result<v1::Load, Status>>;
+
+    async fn watch(&self, _: tonic::Request<v1::WatchRequest>) -> Result<tonic::Response<Self::WatchStream>, Status> {
+        let mut load = self.load.subscribe();
+        load.mark_changed();
+        let told = futures::stream::unfold(load, async |mut load| {
+            load.changed().await.ok()?;
+            let now = *load.borrow_and_update();
+            Some((Ok(now), load))
+        });
+        Ok(tonic::Response::new(Box::pin(told)))
+    }
+}
+
 struct Stage {
     uplinks: Uplinks,
     bus: MemoryBus,
@@ -194,13 +216,18 @@ async fn stage(scripts: &[Script]) -> Stage {
     for script in scripts {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         addresses.push(format!("http://{}", listener.local_addr().expect("bound")).parse().expect("a URI"));
-        let scripted =
-            Scripted { bus: Arc::new(bus.clone()), script: Arc::new(Mutex::new(*script)), calls: Arc::default() };
+        let scripted = Scripted {
+            bus: Arc::new(bus.clone()),
+            script: Arc::new(Mutex::new(*script)),
+            calls: Arc::default(),
+            load: watch::Sender::new(v1::Load { rated: 10, ..v1::Load::default() }),
+        };
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_serving::<RecognizerServer<Scripted>>().await;
         let serving = tonic::transport::Server::builder()
             .add_service(health)
             .add_service(RecognizerServer::new(scripted.clone()))
+            .add_service(CapacityServer::new(scripted.clone()))
             .serve_with_incoming(TcpListenerStream::new(listener));
         drop(tasks.spawn("recognizer", serving));
         recognizers.push(scripted);
@@ -270,6 +297,32 @@ async fn a_full_recognizer_is_passed_over_and_a_full_pool_is_said_so() {
     let deaf = stage(&[Script::Unsupported]).await;
     let refused = deaf.uplinks.open(deaf.spec.clone()).await.err();
     assert_eq!(refused, Some(OpenError::Unsupported("only English is heard here".to_owned())));
+}
+
+#[tokio::test]
+async fn a_recognizer_that_says_it_has_no_room_is_not_asked() {
+    let stage = stage(&[Script::Serve, Script::Serve]).await;
+    let calls = |n: usize| stage.recognizers[n].calls.lock().expect("no panic").len();
+    let open = async || {
+        let stream = StreamId(Uuid::new_v4());
+        let (uplink, _events) = stage.uplinks.open(StreamSpec { stream, ..stage.spec.clone() }).await.expect("placed");
+        assert!(uplink.finish(PATIENCE).await.complete);
+    };
+    open().await;
+    let (preferred, other) = if calls(0) > 0 { (0, 1) } else { (1, 0) };
+    open().await;
+    assert_eq!((calls(preferred), calls(other)), (2, 0), "a meeting stays where it is");
+    // That it has none is told, and not asked for: until it has arrived, streams go where they went.
+    stage.recognizers[preferred].load.send_replace(v1::Load { streams: 10, rated: 10, ..v1::Load::default() });
+    let moved = async {
+        while calls(other) == 0 {
+            open().await;
+        }
+    };
+    timeout(PATIENCE, moved).await.expect("the other one is asked");
+    let before = calls(preferred);
+    open().await;
+    assert_eq!(calls(preferred), before);
 }
 
 #[tokio::test]
