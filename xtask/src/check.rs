@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Instant};
 use anyhow::{Context, Result, bail};
 use hearsay_models::{ModelStore, Terminal};
 
+use crate::clients;
 use crate::node::Node;
 use crate::redis::Servers;
 use crate::shell::{cargo, exists, is_ci, root, step};
@@ -72,6 +73,10 @@ pub(crate) fn test(all: bool) -> Result<()> {
     // The shorter one first: the last closing line is that of most tests.
     let node = Node::find(&target())?;
     node.client_module()?;
+    let mut build: Vec<_> = arguments.iter().copied().filter(|argument| *argument != "--no-fail-fast").collect();
+    build.push("--no-run");
+    step("tests: build", cargo(&locked(&build)))?;
+    clients::run(&target(), &node, &binary, &cache)?;
     step("tests", tests)?;
     crate::deploy::with(&binary)?;
 
@@ -103,6 +108,13 @@ pub(crate) fn browser(module: bool) -> Result<()> {
     let cache = models()?;
     step("build", cargo(&locked(&["build", "--package", "hearsay"])))?;
     node.browser(&target().join("debug/hearsay"), &cache)
+}
+
+pub(crate) fn clients() -> Result<()> {
+    let node = Node::find(&target())?;
+    let cache = models()?;
+    step("build", cargo(&locked(&["build", "--package", "hearsay"])))?;
+    clients::run(&target(), &node, &target().join("debug/hearsay"), &cache)
 }
 
 /// A change of `Cargo.lock` belongs to the change that causes it; where nobody watches, its absence is an error.

@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod clients;
 mod deploy;
 mod deploy_k8s;
 mod deploy_live;
@@ -47,6 +48,8 @@ enum Task {
     },
     /// Look for inputs that break what the tests promise of them; `test` tries some of the same.
     Fuzz(fuzz::Fuzz),
+    /// Clients that others wrote, unchanged: Symbl's packages, and a conformance suite of the WebSocket protocol.
+    Clients,
     /// Assemble the development speech set, or examine it.
     SpeechSet(xtask::speech_set::Args),
     /// Take a figure of BENCHMARKS.md anew.
@@ -62,6 +65,7 @@ fn main() -> anyhow::Result<()> {
         Task::DeployCheck { write: true, .. } => deploy::write(),
         Task::DeployCheck { live, .. } => deploy::check(live),
         Task::Fuzz(fuzz) => fuzz::run(&fuzz),
+        Task::Clients => check::clients(),
         Task::SpeechSet(args) => xtask::speech_set::run(args),
         Task::Bench(bench) => bench::run(bench),
     }

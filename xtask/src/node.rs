@@ -52,7 +52,7 @@ impl Node {
         Ok(node)
     }
 
-    fn npm(&self, folder: &Path, arguments: &[&str]) -> Command {
+    pub(crate) fn npm(&self, folder: &Path, arguments: &[&str]) -> Command {
         let mut command = match &self.npm {
             Some(script) => {
                 let mut command = Command::new(&self.bin);

@@ -28,6 +28,9 @@ use crate::{answer::Answer, transport::Transport};
 /// Largest message, in bytes. Clients send audio in 2 to 8 KiB; a start request with all its trackers may be longer.
 pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
 
+/// Largest payload of a control frame, in bytes: RFC 6455, section 5.5.
+const MAX_CONTROL: usize = 125;
+
 /// Close codes of the WebSocket protocol itself.
 const NOT_WEBSOCKET: CloseCode = CloseCode::Other(1002);
 const NOT_TEXT: CloseCode = CloseCode::Other(1007);
@@ -106,6 +109,10 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 fn take(fragments: &mut Option<Fragments>, frame: Frame<'_>) -> Result<Option<Message>, WebSocketError> {
     let Frame { fin, opcode, payload, .. } = frame;
     Ok(Some(match opcode {
+        // The crate looks at those of pings only.
+        OpCode::Ping | OpCode::Pong | OpCode::Close if payload.len() > MAX_CONTROL => {
+            return Err(WebSocketError::PingFrameTooLarge);
+        }
         OpCode::Ping => Message::Ping(owned(payload).freeze()),
         OpCode::Pong => Message::Pong,
         OpCode::Close => Message::Close(close_code(&payload)?),
@@ -175,6 +182,9 @@ fn refused(error: &WebSocketError) -> Message {
         WebSocketError::InvalidUTF8 => {
             let details = "a text message is not UTF-8; UTF-8 is accepted";
             return Message::Violation(NOT_TEXT, ClientError::new(ErrorCode::InvalidRequest, details));
+        }
+        WebSocketError::PingFrameTooLarge => {
+            format!("a control frame is larger than {MAX_CONTROL} bytes; up to {MAX_CONTROL} are accepted")
         }
         other => format!("{other}; WebSocket frames as of RFC 6455 are accepted"),
     };

@@ -565,6 +565,13 @@ async fn oversize_and_malformed_frames_close_with_their_code() {
     // A reserved bit.
     raw.write_all(&[0xc1, 0x81, 0, 0, 0, 0, 0x61]).await.unwrap();
     assert_eq!(close_code(&mut raw).await, 1002);
+    // A close, a ping and a pong of 126 bytes.
+    for opcode in [0x88, 0x89, 0x8a] {
+        let mut raw = raw_socket(&house).await;
+        raw.write_all(&[opcode, 0xfe, 0, 126, 0, 0, 0, 0, 0x03, 0xe8]).await.unwrap();
+        raw.write_all(&[0x61; 124]).await.unwrap();
+        assert_eq!(close_code(&mut raw).await, 1002, "{opcode:#x}");
+    }
     // A message in pieces is one message.
     let mut raw = raw_socket(&house).await;
     raw.write_all(&[0x01, 0x84, 0, 0, 0, 0]).await.unwrap();

@@ -1,0 +1,85 @@
+"""Python's `symbl`, unchanged: its three addresses, which no option reaches, are set from outside."""
+
+import json
+import os
+import sys
+import threading
+import time
+import wave
+
+import symbl
+import symbl_rest
+
+URL = os.environ["HEARSAY_URL"]
+SOCKETS = URL.replace("http", "ws", 1)
+sys.modules["symbl.Connection"].SYMBL_WEBSOCKET_BASE_PATH = f"{SOCKETS}/session/subscribe/"
+sys.modules["symbl.streaming_api.StreamingApi"].SYMBL_STREAMING_API_FORMAT = (
+    SOCKETS + "/v1/realtime/insights/{}?source=python_sdk"
+)
+rest = symbl_rest.Configuration()
+rest.host = URL
+symbl_rest.Configuration.set_default(rest)
+
+CREDENTIALS = {"app_id": os.environ["HEARSAY_APP_ID"], "app_secret": os.environ["HEARSAY_APP_SECRET"]}
+PATIENCE = 30.0
+
+
+def until(what, look):
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        found = look()
+        if found:
+            return found
+        time.sleep(0.05)
+    sys.exit(f"{what}: not within {PATIENCE} s")
+
+
+def connect(rate):
+    # It looks for a socket that its own thread may not have made yet.
+    for _ in range(10):
+        try:
+            return symbl.Streaming.start_connection(
+                credentials=CREDENTIALS,
+                speaker=None,
+                trackers=None,
+                insight_types=["question"],
+                config={"speechRecognition": {"encoding": "LINEAR16", "sampleRateHertz": rate}},
+            )
+        except AttributeError:
+            continue
+    sys.exit("no connection in ten tries")
+
+
+frames = []
+subscribed = []
+with wave.open(os.environ["HEARSAY_WAV"]) as sound:
+    rate = sound.getframerate()
+    connection = connect(rate)
+    connection.subscribe({kind: frames.append for kind in ["message", "message_response"]})
+    until("conversation_created", lambda: connection.conversation.get_conversation_id())
+    conversation = connection.conversation.get_conversation_id()
+    listener = symbl.Connection(conversation, connection.connectionId, "", "", credentials=CREDENTIALS)
+    kinds = ["message", "transcript_response", "message_response"]
+    listening = threading.Thread(target=listener.subscribe, args=({kind: subscribed.append for kind in kinds},))
+    listening.start()
+    until("the subscriber's first frame", lambda: subscribed)
+    begun = time.monotonic()
+    sent = 0
+    while part := sound.readframes(rate // 10):
+        connection.send_audio(part)
+        sent += len(part) // 2
+        time.sleep(max(0.0, begun + sent / rate - time.monotonic()))
+connection.stop()
+stopped = time.monotonic()
+until("the close", lambda: connection.connection.sock is None or not connection.connection.sock.connected)
+closed = time.monotonic() - stopped
+until("the last words", lambda: any('"message_response"' in frame for frame in subscribed))
+listener.connection.close()
+listening.join(PATIENCE)
+# Its reader's thread is no daemon: the program ends only because the server closed.
+print(json.dumps({
+    "conversation": conversation,
+    "closed": closed,
+    "frames": frames,
+    "subscribed": [json.loads(frame) for frame in subscribed],
+}))
