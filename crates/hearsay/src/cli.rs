@@ -69,8 +69,8 @@ pub(crate) struct Dev {
     /// App secret of the app id.
     #[arg(long, requires = "app_id")]
     pub(crate) app_secret: Option<String>,
-    /// Keep the conversation log in this Redis or Valkey, and not in memory: redis://HOST[:PORT],
-    /// redis+sentinel://HOST[,HOST]/SERVICE or redis+cluster://HOST[,HOST]; rediss for TLS.
+    /// Keep the conversation log in this Redis or Valkey, and not in memory: `redis://HOST[:PORT]`,
+    /// `redis+sentinel://HOST[,HOST]/SERVICE` or `redis+cluster://HOST[,HOST]`; `rediss` for TLS.
     #[arg(long, value_name = "URL")]
     pub(crate) redis: Option<String>,
     /// Serve TLS: with a self-signed certificate, made once and kept in the cache folder, or with CERT and KEY (PEM files).

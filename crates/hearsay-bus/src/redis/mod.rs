@@ -38,9 +38,11 @@ use crate::{
     subscription::Subscriber,
 };
 
+mod calls;
 mod codec;
 mod config;
 mod keys;
+mod lives;
 mod metrics;
 mod nodes;
 mod scripts;
@@ -102,13 +104,6 @@ struct Loaded {
     analyst: Option<AnalystProgress>,
 }
 
-/// What is sent to a node in one go.
-enum Request {
-    One(::redis::Cmd),
-    /// With what waits for replicas.
-    Both(::redis::Cmd, ::redis::Cmd),
-}
-
 /// What follows from it.
 struct Change<'a> {
     loaded: &'a Loaded,
@@ -156,11 +151,6 @@ impl RedisBus {
     pub fn key_names(&self, key: &ConversationKey) -> Vec<String> {
         Keys::of(key).names.into()
     }
-}
-
-fn unavailable(error: &RedisError) -> Error {
-    metrics::failed();
-    Error::Unavailable(error.to_string())
 }
 
 fn bytes_of(value: Value) -> Result<Vec<u8>, Nonsense> {
@@ -236,175 +226,6 @@ fn encoded(publisher: &PublisherId, through: u64, own: &[Event], added: &[Event]
 }
 
 impl Inner {
-    /// Runs a script on a conversation, wherever it lies by now.
-    async fn run(&self, script: Script, keys: &Keys, args: &[&[u8]]) -> Result<Value, Error> {
-        let begun = Instant::now();
-        let replicas = self.nodes.config().replicas;
-        let waits = replicas > 0 && matches!(script, Script::Append | Script::AppendFast);
-        let value = self
-            .command(keys.slot, |link| {
-                let loaded = script.loaded();
-                let mut common = [0; 20];
-                let mut rest = &mut common[..];
-                rest.put_i64(self.nodes.shift.load(Ordering::Relaxed));
-                rest.put_slice(&link.identity);
-                rest.put_u32(rand::random());
-                let mut command = ::redis::cmd("EVALSHA");
-                command.arg(&loaded.sha).arg(keys.names.len());
-                for name in &keys.names {
-                    command.arg(name);
-                }
-                command.arg(&common[..]).arg(&keys.channel);
-                for arg in args {
-                    command.arg(*arg);
-                }
-                if waits {
-                    let mut wait = ::redis::cmd("WAIT");
-                    wait.arg(replicas).arg(1_000);
-                    Request::Both(command, wait)
-                } else {
-                    Request::One(command)
-                }
-            })
-            .await?;
-        metrics::call(script.name(), begun.elapsed());
-        if !waits {
-            return Ok(value);
-        }
-        match value {
-            Value::Array(mut values) if values.len() == 2 => match values.pop() {
-                Some(Value::Int(got)) if got >= i64::from(replicas) => Ok(values.pop().unwrap_or(Value::Nil)),
-                Some(Value::Int(got)) => {
-                    metrics::failed();
-                    let what = format!("{got} of {replicas} replicas have it; it stands on the primary");
-                    Err(Error::Unavailable(what))
-                }
-                _ => Err(Nonsense("no count of replicas").into()),
-            },
-            _ => Err(Nonsense("no list of answers").into()),
-        }
-    }
-
-    /// Sends commands to the node of a slot, again while it says that it is not the one, or not ready, or is gone: all
-    /// calls can be repeated without harm.
-    async fn command(&self, slot: u16, make: impl Fn(&Link) -> Request) -> Result<Value, Error> {
-        let deadline = Instant::now() + self.nodes.config().call_deadline;
-        let mut elsewhere: Option<Arc<Link>> = None;
-        let mut last = None;
-        loop {
-            let asking = elsewhere.is_some();
-            let Some(link) = elsewhere.take().or_else(|| self.nodes.link(slot)) else {
-                let mut changes = self.nodes.changes();
-                self.nodes.doubt();
-                if timeout_at(deadline, changes.changed()).await.is_err() {
-                    metrics::failed();
-                    let why = last.unwrap_or_else(|| "no node has it".to_owned());
-                    return Err(Error::Unavailable(why));
-                }
-                continue;
-            };
-            let request = make(&link);
-            let mut connection = link.commands.clone();
-            let sent = async {
-                match request {
-                    Request::One(command) if !asking => command.query_async::<Value>(&mut connection).await,
-                    Request::One(command) => {
-                        let mut pipe = ::redis::pipe();
-                        pipe.cmd("ASKING").ignore().add_command(command);
-                        pipe.query_async::<(Value,)>(&mut connection).await.map(|(value,)| value)
-                    }
-                    Request::Both(command, wait) => {
-                        let mut pipe = ::redis::pipe();
-                        if asking {
-                            pipe.cmd("ASKING").ignore();
-                        }
-                        pipe.add_command(command).add_command(wait);
-                        pipe.query_async::<Value>(&mut connection).await
-                    }
-                }
-            };
-            let error = match timeout_at(deadline, sent).await {
-                Ok(Ok(value)) => return Ok(value),
-                Ok(Err(error)) => error,
-                Err(_) => {
-                    metrics::failed();
-                    self.nodes.doubt();
-                    return Err(Error::Unavailable(format!(
-                        "no answer within {:?}",
-                        self.nodes.config().call_deadline
-                    )));
-                }
-            };
-            match error.code() {
-                Some("NOSCRIPT") => {
-                    metrics::repeated("noscript");
-                    self.load_scripts(&link, deadline).await?;
-                    continue;
-                }
-                Some("ASK") => {
-                    metrics::repeated("ask");
-                    elsewhere = error.redirect_node().and_then(|(address, _)| {
-                        let (host, port) = address.rsplit_once(':')?;
-                        self.nodes.link_to(&(host.to_owned(), port.parse().ok()?))
-                    });
-                    if elsewhere.is_none() {
-                        self.nodes.doubt();
-                    }
-                }
-                Some("MOVED") => {
-                    metrics::repeated("moved");
-                    self.nodes.doubt();
-                }
-                Some("READONLY" | "MASTERDOWN") => {
-                    metrics::repeated("readonly");
-                    self.nodes.broke(&link);
-                }
-                Some("TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "BUSY") => {
-                    metrics::repeated("not_ready");
-                    self.nodes.doubt();
-                }
-                Some("OOM") => {
-                    return Err(Refusal::Full { what: "Redis has no memory left" }.into());
-                }
-                Some(_) => return Err(unavailable(&error)),
-                None if error.is_timeout() => {
-                    self.nodes.doubt();
-                    return Err(unavailable(&error));
-                }
-                None => {
-                    metrics::repeated("broken");
-                    self.nodes.broke(&link);
-                }
-            }
-            if Instant::now() + Duration::from_millis(20) >= deadline {
-                return Err(unavailable(&error));
-            }
-            last = Some(error.to_string());
-            if elsewhere.is_none() {
-                sleep(Duration::from_millis(20)).await;
-            }
-        }
-    }
-
-    async fn load_scripts(&self, link: &Link, deadline: Instant) -> Result<(), Error> {
-        let mut pipe = ::redis::pipe();
-        for script in Script::ALL {
-            pipe.cmd("SCRIPT").arg("LOAD").arg(&script.loaded().source).ignore();
-        }
-        let mut connection = link.commands.clone();
-        match timeout_at(deadline, pipe.query_async::<()>(&mut connection)).await {
-            Ok(loaded) => loaded.map_err(|error| unavailable(&error)),
-            Err(_) => Err(Error::Unavailable("scripts could not be loaded in time".to_owned())),
-        }
-    }
-
-    /// One plain command on a key of its own.
-    async fn plain<T: ::redis::FromRedisValue>(&self, slot: u16, command: ::redis::Cmd) -> Result<T, Error> {
-        let value = self.command(slot, |_| Request::One(command.clone())).await?;
-        T::from_redis_value(value)
-            .map_err(|_| Nonsense("a value of another kind; another program uses this database").into())
-    }
-
     /// Counts and logs what an answer shows.
     fn noted(&self, raw: &[u8], key: &ConversationKey) -> Result<Answer, Error> {
         let answer = Answer::decode(raw)?;
@@ -456,30 +277,6 @@ impl Inner {
             .filter(|(_, until)| *until > answer.now)
             .map(|(watermark, _)| AnalystProgress { read: Offset(watermark) });
         Ok(Loaded { head, life, top: answer.top.offset, now: answer.now, analyst })
-    }
-
-    /// How long a conversation's keys are kept from now on.
-    fn kept(&self, state: State) -> u64 {
-        let time = match state {
-            State::Open | State::Lingering => LIVE,
-            State::Ended | State::Compacted | State::Deleted => self.limits.record_retention + DAY,
-        };
-        u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// When to come again: in time for what is known, and soon enough for what may have been lost.
-    fn next(&self, life: &Life, now: Timestamp) -> Option<Timestamp> {
-        let next = life.next(&self.limits);
-        if life.is_live() { Some(next.map_or(now + VISIT, |next| next.min(now + VISIT))) } else { next }
-    }
-
-    /// A deadline is written before the state it belongs to, and after it once more: a visitor who looked in between may
-    /// have put it off.
-    async fn due_by(&self, key: &ConversationKey, at: Timestamp) -> Result<(), Error> {
-        let (set, slot) = keys::due_of(key.conversation);
-        let mut command = ::redis::cmd("ZADD");
-        command.arg(set).arg("LT").arg(at.micros()).arg(keys::to_member(key));
-        self.plain::<i64>(slot, command).await.map(|_| ())
     }
 
     /// The short way of appending. None: something about it is not plain, and the long way tells what.
@@ -972,196 +769,6 @@ impl Inner {
             }
         }
         Err(Error::Unavailable("the lease could not be released".to_owned()))
-    }
-
-    async fn due(&self, max: usize) -> Result<Vec<ConversationKey>, Error> {
-        let now = self.now().await?;
-        let asked = (0..keys::DUE_SHARDS).map(|shard| async move {
-            let (set, slot) = keys::due(shard);
-            let mut command = ::redis::cmd("ZRANGEBYSCORE");
-            command.arg(set).arg("-inf").arg(now.micros()).arg("LIMIT").arg(0).arg(max);
-            self.plain::<Vec<Vec<u8>>>(slot, command).await
-        });
-        let mut due = Vec::new();
-        let mut failed = None;
-        for found in futures::future::join_all(asked).await {
-            match found {
-                Ok(members) => due.extend(members.iter().filter_map(|member| keys::from_member(member))),
-                Err(error) => failed = Some(error),
-            }
-        }
-        if let Some(error) = failed
-            && due.is_empty()
-        {
-            return Err(error);
-        }
-        // In any order: several visitors do not queue behind one another.
-        for last in (1..due.len()).rev() {
-            due.swap(last, rand::random_range(0..=last));
-        }
-        due.truncate(max);
-        Ok(due)
-    }
-
-    async fn tick(&self, key: &ConversationKey) -> Result<Ticked, Error> {
-        let (set, slot) = keys::due_of(key.conversation);
-        let member = keys::to_member(key);
-        let mut score = ::redis::cmd("ZSCORE");
-        score.arg(&set).arg(&member);
-        // Read before the state, so that a deadline set meanwhile is not put off.
-        let before: Option<String> = self.plain(slot, score).await?;
-        let limits = &self.limits;
-        let changed = self
-            .change(key, None, |loaded, life| {
-                let events = life.tick(loaded.top, loaded.analyst, loaded.now, limits);
-                let acts = !events.is_empty() || life.state() != loaded.life.state();
-                acts.then_some(events)
-            })
-            .await;
-        let loaded = match changed {
-            Ok(_) => self.load(key).await,
-            Err(error) => Err(error),
-        };
-        let loaded = match loaded {
-            Ok(loaded) => loaded,
-            Err(Error::Refused(Refusal::Gone)) => return self.tick_gone(key).await,
-            Err(error) => return Err(error),
-        };
-        let (now, life) = (loaded.now, &loaded.life);
-        let ended = life.ended();
-        let passed = |after: Duration| ended.is_some_and(|ended| ended + after <= now);
-        if !life.is_live() && passed(limits.record_retention) {
-            self.forget(key).await?;
-            return Ok(Ticked { state: life.state(), next: None, compact: false });
-        }
-        if !life.is_live() && !loaded.head.dropped && passed(limits.log_retention) {
-            let mut dropped = life.clone();
-            dropped.compacted();
-            self.close(key, &loaded, &dropped, &Bytes::new()).await?;
-            self.put_off(key, before.as_deref(), self.next(&dropped, now)).await?;
-            return Ok(Ticked { state: State::Compacted, next: dropped.next(limits), compact: false });
-        }
-        let compact = life.state() == State::Ended && !loaded.head.dropped && passed(limits.compact_after);
-        if !compact {
-            self.put_off(key, before.as_deref(), self.next(life, now)).await?;
-            if life.is_live() {
-                self.refresh(key).await?;
-            }
-        }
-        Ok(Ticked { state: life.state(), next: life.next(limits), compact })
-    }
-
-    /// Of a deleted conversation only the mark remains, and of a forgotten one its deadline at most.
-    async fn tick_gone(&self, key: &ConversationKey) -> Result<Ticked, Error> {
-        let keys = Keys::of(key);
-        let mut exists = ::redis::cmd("PTTL");
-        exists.arg(&keys.names[0]);
-        let left: i64 = self.plain(keys.slot, exists).await?;
-        if left <= 0 {
-            self.forget(key).await?;
-            return Err(Refusal::Gone.into());
-        }
-        // The key ends by itself; the deadline then has nothing to point to.
-        let next = self.now().await? + Duration::from_millis(left.unsigned_abs());
-        let (set, slot) = keys::due_of(key.conversation);
-        let mut command = ::redis::cmd("ZADD");
-        command.arg(set).arg(next.micros()).arg(keys::to_member(key));
-        self.plain::<i64>(slot, command).await?;
-        Ok(Ticked { state: State::Deleted, next: Some(next), compact: false })
-    }
-
-    /// Moves a deadline to later, unless somebody set it meanwhile.
-    async fn put_off(&self, key: &ConversationKey, before: Option<&str>, next: Option<Timestamp>) -> Result<(), Error> {
-        let Some(next) = next else { return Ok(()) };
-        let (set, slot) = keys::due_of(key.conversation);
-        let mut command = ::redis::cmd("EVAL");
-        command
-            .arg(
-                "local now = redis.call('ZSCORE', KEYS[1], ARGV[1]) \
-                 if (now or '') == ARGV[2] then redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1]) end return 0",
-            )
-            .arg(1)
-            .arg(set)
-            .arg(keys::to_member(key))
-            .arg(before.unwrap_or_default())
-            .arg(next.micros());
-        self.plain::<i64>(slot, command).await.map(|_| ())
-    }
-
-    /// A live conversation does not run out of its time.
-    async fn refresh(&self, key: &ConversationKey) -> Result<(), Error> {
-        let keys = Keys::of(key);
-        let ttl = self.kept(State::Open);
-        for name in &keys.names {
-            let mut command = ::redis::cmd("PEXPIRE");
-            command.arg(name).arg(ttl);
-            self.plain::<i64>(keys.slot, command).await?;
-        }
-        let (index, slot) = keys::index(key.conversation);
-        let mut command = ::redis::cmd("PEXPIRE");
-        command.arg(index).arg(ttl);
-        self.plain::<i64>(slot, command).await.map(|_| ())
-    }
-
-    async fn forget(&self, key: &ConversationKey) -> Result<(), Error> {
-        let keys = Keys::of(key);
-        for name in &keys.names[..3] {
-            let mut command = ::redis::cmd("DEL");
-            command.arg(name);
-            self.plain::<i64>(keys.slot, command).await?;
-        }
-        let (index, slot) = keys::index(key.conversation);
-        let mut command = ::redis::cmd("DEL");
-        command.arg(index);
-        self.plain::<i64>(slot, command).await?;
-        // Last: what was not done is found again by it.
-        let (set, slot) = keys::due_of(key.conversation);
-        let mut command = ::redis::cmd("ZREM");
-        command.arg(set).arg(keys::to_member(key));
-        self.plain::<i64>(slot, command).await.map(|_| ())
-    }
-
-    /// Drops the entries; a record may take their place.
-    async fn close(&self, key: &ConversationKey, loaded: &Loaded, life: &Life, record: &[u8]) -> Result<bool, Error> {
-        let keys = Keys::of(key);
-        let mut packed = Vec::with_capacity(21);
-        packed.put_u8(codec::state_byte(life.state()));
-        packed.put_u32(loaded.head.life);
-        packed.put_u64(if life.state() == State::Deleted { 0 } else { loaded.top.0 });
-        packed.put_u64(self.kept(life.state()));
-        let life = life.encode();
-        let mut args: Vec<&[u8]> = vec![&packed, &life, keys.conversation.as_bytes()];
-        args.extend(record.chunks(RECORD_PART));
-        let raw = bytes_of(self.run(Script::Close, &keys, &args).await?)?;
-        match self.noted(&raw, key)?.code {
-            Code::Done => Ok(true),
-            Code::Gone => Err(Refusal::Gone.into()),
-            _ => {
-                metrics::contended();
-                Ok(false)
-            }
-        }
-    }
-
-    async fn compact(&self, key: &ConversationKey, top: Offset, record: &[u8]) -> Result<(), Error> {
-        let loaded = self.load(key).await?;
-        let state = loaded.life.state();
-        let ended = loaded.life.ended().filter(|_| state == State::Ended);
-        let due = ended.is_some_and(|ended| ended + self.limits.compact_after <= loaded.now);
-        let mut life = loaded.life.clone();
-        life.compacted();
-        let next = self.next(&life, loaded.now);
-        if !due || top != loaded.top || !self.close(key, &loaded, &life, record).await? {
-            return Err(Refusal::Invalid(format!(
-                "a record of {top} entries for a conversation in state {state:?} with {} entries",
-                loaded.top
-            ))
-            .into());
-        }
-        let (set, slot) = keys::due_of(key.conversation);
-        let mut command = ::redis::cmd("ZADD");
-        command.arg(set).arg(next.map_or(0, Timestamp::micros)).arg(keys::to_member(key));
-        self.plain::<i64>(slot, command).await.map(|_| ())
     }
 
     async fn record(&self, key: &ConversationKey) -> Result<Option<Bytes>, Error> {
