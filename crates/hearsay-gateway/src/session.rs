@@ -444,6 +444,8 @@ impl Session {
                 }
             }
             Input::Message(message) => self.message(message, now, effects),
+            // The connection is given up, and its stream waits for another.
+            Input::Ping(_) | Input::Pong if matches!(self.phase, Phase::Stopping { then: Then::Nothing, .. }) => {}
             Input::Ping(payload) => {
                 if self.admitted(now, effects) {
                     effects.push_back(Effect::Pong(payload));
