@@ -1,0 +1,6 @@
+//! What was said, understood: questions, tasks, topics, trackers, entities and sentiment of a conversation's finals.
+//!
+//! Synchronous and pure: text and times in, insights out. Knows no network, no clock, no task.
+
+pub mod grammar;
+pub mod text;
