@@ -36,7 +36,7 @@ pub struct Server {
 /// Which build to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Build {
-    /// The profile tests are built with.
+    /// The profile that what runs is built with: a benchmark takes the optimised one.
     Test,
     Release,
 }
@@ -49,12 +49,16 @@ pub fn binary(build: Build) -> Result<PathBuf> {
     {
         return Ok(built.into());
     }
+    let here = std::env::current_exe()?;
+    // target/PROFILE/deps/tests-HASH
+    let folder = here.ancestors().nth(2).context("a test runs from target/PROFILE/deps")?;
+    let release = build == Build::Release || folder.ends_with("release");
     static BUILT: OnceLock<std::result::Result<(), String>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
         let mut cargo = std::process::Command::new(env!("CARGO"));
         cargo.args(["build", "--quiet", "--package", "hearsay", "--manifest-path"]);
         cargo.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
-        if build == Build::Release {
+        if release {
             cargo.arg("--release");
         }
         match cargo.status() {
@@ -64,10 +68,7 @@ pub fn binary(build: Build) -> Result<PathBuf> {
         }
     });
     built.clone().map_err(anyhow::Error::msg)?;
-    let here = std::env::current_exe()?;
-    // target/PROFILE/deps/tests-HASH
-    let target = here.ancestors().nth(3).context("a test runs from target/PROFILE/deps")?;
-    Ok(target.join(if build == Build::Release { "release" } else { "debug" }).join("hearsay"))
+    Ok(folder.with_file_name(if release { "release" } else { "debug" }).join("hearsay"))
 }
 
 impl Server {

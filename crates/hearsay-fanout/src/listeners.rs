@@ -220,7 +220,7 @@ struct Pace {
     done: Option<oneshot::Sender<()>>,
 }
 
-/// All rows of a core. Only its own thread touches it.
+/// All rows of a core.
 pub(crate) struct Listeners {
     core: u32,
     began: Instant,
@@ -307,6 +307,20 @@ impl Listeners {
         let drain = self.drain.as_ref().map(|pace| pace.next);
         let closing = self.closing.front().map(|(deadline, _)| *deadline);
         [held, drain, closing].into_iter().flatten().fold(self.next_sweep, Instant::min)
+    }
+
+    /// How many rows a post concerns, at most.
+    pub(crate) fn reach(&self, post: &Post) -> usize {
+        let members = |id: &GroupId| {
+            let group = self.by_id.get(id).and_then(|&index| self.groups[index as usize].as_ref());
+            group.map_or(0, |group| group.members.len())
+        };
+        match post {
+            Post::Attach(_) | Post::Enter { .. } | Post::Page { .. } | Post::CloseRow { .. } | Post::Renewals(_) => 1,
+            Post::Flush(flushes) => flushes.iter().map(|flush| members(&flush.group)).sum(),
+            Post::CloseGroup { group, .. } => members(group),
+            Post::Drain { .. } => self.rows,
+        }
     }
 
     pub(crate) fn handle(&mut self, post: Post, now: Instant) {

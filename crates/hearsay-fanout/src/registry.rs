@@ -15,7 +15,10 @@ use futures::future::BoxFuture;
 use hearsay_bus::{Bus, Lease};
 use hearsay_protocol::{ConversationKey, GatewayId, MeetingKey, Position, Timestamp};
 use hearsay_runtime::Tasks;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, Semaphore, watch},
+};
 
 use crate::{
     CoreSet, FanoutConfig,
@@ -46,6 +49,8 @@ pub(crate) struct Inner {
     /// Joiners that may read history at the same time.
     pub(crate) catchups: Arc<Semaphore>,
     spread: RandomState,
+    /// Where the log's messages come in: an event's way from there into its feed wakes no other thread.
+    home: Handle,
 }
 
 #[derive(Default)]
@@ -71,7 +76,7 @@ pub(crate) struct Progress {
 }
 
 impl Inner {
-    /// With leases renewed until the drain has finished.
+    /// With leases renewed until the drain has finished. Feeds run on the runtime this is called on.
     pub(crate) fn start(
         config: FanoutConfig,
         bus: Arc<dyn Bus>,
@@ -92,6 +97,7 @@ impl Inner {
             map: Mutex::default(),
             renew: Notify::new(),
             spread: RandomState::new(),
+            home: Handle::current(),
         });
         drop(tasks.spawn_background("leases", renew_leases(Arc::clone(&inner))));
         inner
@@ -140,9 +146,8 @@ impl Inner {
         let _ = feed.inbox.join(joiner);
         map.feeds.insert(key.clone(), Arc::clone(&feed));
         drop(map);
-        let core = self.cores.core(self.spread.hash_one(key) as usize);
         let run = (self.starts.feed)(Arc::clone(self), key.clone(), Arc::clone(&feed));
-        drop(self.tasks.spawn_background_on(core.handle(), "feed", run));
+        drop(self.tasks.spawn_background_on(&self.home, "feed", run));
         self.renew.notify_one();
         Ok(feed)
     }

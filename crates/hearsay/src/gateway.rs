@@ -34,7 +34,8 @@ pub(crate) fn run(arguments: cli::Gateway) -> anyhow::Result<ExitCode> {
         tls.check()?;
     }
     let auth = auth::of_a_cluster(&config.auth)?;
-    process::run(config, |config, process| serve(config, process, auth))
+    // Sockets have a thread per processor of their own; a worker without work costs the others wake-ups.
+    process::run(config, process::processors() / 2, |config, process| serve(config, process, auth))
 }
 
 async fn serve(config: Config, process: Process, auth: hearsay_auth::Auth) -> anyhow::Result<()> {

@@ -29,14 +29,16 @@ pub(crate) struct Process {
 
 /// Runs `serve` until it returns, which it does when the drain begins or something is wrong; then drains.
 ///
+/// `workers` threads run it, beside those that `serve` starts.
+///
 /// # Errors
 /// Those of `serve`; else, what was still open at the end of `process.drain_deadline`.
-pub(crate) fn run<S, F>(config: Config, serve: S) -> anyhow::Result<ExitCode>
+pub(crate) fn run<S, F>(config: Config, workers: usize, serve: S) -> anyhow::Result<ExitCode>
 where
     S: FnOnce(Config, Process) -> F,
     F: Future<Output = anyhow::Result<()>>,
 {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers.max(1)).enable_all().build()?;
     let tasks = Tasks::new();
     let deadline = config.process.drain_deadline.get();
     let outcome = runtime.block_on(async {
@@ -52,6 +54,11 @@ where
     // What is still open has had its time.
     runtime.shutdown_background();
     outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// Processors of this machine, or those this process may use.
+pub(crate) fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 impl Process {

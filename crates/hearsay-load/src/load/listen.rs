@@ -68,6 +68,14 @@ impl Names {
             Self::Numbered { prefix, meetings } => format!("{prefix}-{}", subscriber % meetings.max(&1)),
         }
     }
+
+    /// Neighbours in a meeting get neighbouring numbers, and so do first subscribers of neighbouring meetings.
+    fn spread(&self, subscriber: usize) -> usize {
+        match self {
+            Self::One(_) => subscriber,
+            Self::Numbered { meetings, .. } => subscriber % meetings.max(&1) + subscriber / meetings.max(&1),
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -201,7 +209,8 @@ async fn connect(
     since: Option<Position>,
 ) -> Result<WebSocketStream<TcpStream>, tungstenite::Error> {
     let options = &shared.options;
-    let (url, address) = &shared.targets[index % shared.targets.len()];
+    // One meeting's subscribers are spread over the gateways too, however many meetings there are.
+    let (url, address) = &shared.targets[options.names.spread(index) % shared.targets.len()];
     let socket = match address {
         SocketAddr::V4(v4) if v4.ip().is_loopback() => {
             let socket = TcpSocket::new_v4()?;
@@ -298,6 +307,21 @@ fn frame(text: &[u8], run: &mut Run, report: &mut Report) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_meeting_is_listened_to_at_every_gateway() {
+        for (names, count) in [
+            (Names::One("one".to_owned()), 1),
+            (Names::Numbered { prefix: "m".to_owned(), meetings: 10 }, 10),
+            (Names::Numbered { prefix: "m".to_owned(), meetings: 3 }, 3),
+        ] {
+            let mut at: Vec<(String, usize)> = (0..count * 4).map(|it| (names.of(it), names.spread(it) % 2)).collect();
+            at.sort();
+            assert!(at.chunks(2).all(|pair| pair[0] == pair[1]), "{at:?}");
+            at.dedup();
+            assert_eq!(at.len(), count * 2, "{at:?}");
+        }
+    }
 
     #[test]
     fn only_the_frame_that_carries_the_position_counts() {
