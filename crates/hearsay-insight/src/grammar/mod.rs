@@ -14,6 +14,7 @@ mod percent;
 mod period;
 pub(crate) mod phone;
 mod span;
+mod task;
 mod web;
 mod when;
 mod words;
@@ -27,6 +28,7 @@ use day::Reader;
 use lex::Tokens;
 pub use names::{CustomEntity, Names};
 pub use number::Decimal;
+pub use task::{Assignee, Due, FollowUp, Hint, Task, follow_up, task};
 pub use zone::{UnknownZone, Zone};
 
 /// What the reading of a text depends on.

@@ -177,7 +177,6 @@ impl Names {
         Some((who, end))
     }
 
-    #[cfg(test)]
     /// Somebody by first name, also one that is a plain word or was heard a letter wrong; for places where only a
     /// name can stand.
     pub(crate) fn heard(&self, t: &Tokens<'_>, at: usize) -> Option<(usize, usize)> {
@@ -289,7 +288,6 @@ pub(crate) fn is_word(name: &str) -> bool {
     )
 }
 
-#[cfg(test)]
 /// One letter changed, added or left out.
 fn one_letter_off(a: &str, b: &str) -> bool {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());

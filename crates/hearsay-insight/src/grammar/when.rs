@@ -1232,3 +1232,55 @@ fn unit_code(count: i64, unit: Unit) -> Option<String> {
         Unit::Century => format!("{}Y", count.checked_mul(100)?),
     })
 }
+
+/// The stretch of days something is due in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stretched {
+    pub(crate) range: Range,
+    /// Which of its days is meant, where the words tell: "the end of", "early".
+    pub(crate) edge: Option<Edge>,
+    /// Before it, not in it.
+    pub(crate) before: bool,
+}
+
+impl Reader<'_> {
+    /// "next week", "by the end of the month", "before June", "early next week": the first one that is not over.
+    pub(crate) fn due_stretch(&self, at: usize) -> Read<Stretched> {
+        let t = self.t;
+        if t.word(at) == "within" {
+            return None;
+        }
+        let (side, next) = self.side(at).map_or((None, at), |(side, next)| (Some(side), next));
+        if matches!(side, Some(Side::After | Side::Since)) {
+            return None;
+        }
+        let before = side.is_some() && t.any(next - 1, &["before", "to"]);
+        let the = next + usize::from(side.is_some() && t.word(next) == "the" && self.period(next).is_none());
+        let (period, end) = self.period(the)?;
+        // A day there is longer: "Wednesday next week".
+        if self.day(the).is_some_and(|it| it.1 >= end) {
+            return None;
+        }
+        let edge = period.edge.map(|it| it.0).or_else(|| match t.word(the) {
+            "early" | "earlier" => Some(Edge::Start),
+            "mid" => Some(Edge::Middle),
+            _ => None,
+        });
+        let days = period.edge.map_or(period.days, |it| it.1);
+        let range = days.candidates(self.now).into_iter().find(|it| it.1 > self.today())?;
+        Some((Stretched { range, edge, before: before && edge != Some(Edge::End) }, end))
+    }
+
+    /// What only the search for a due date takes for one: "end of the quarter", "due the fifteenth".
+    pub(crate) fn loose_when(&self, at: usize) -> Read<Found> {
+        let t = self.t;
+        let led = at > 0 && (t.any(at - 1, &["due", "by", "before", "until", "on", "for"]));
+        if !led {
+            return None;
+        }
+        let the = at + usize::from(t.word(at) == "the");
+        let ((day, told), end) = self.day_number(the)?;
+        let plain = self.ends(end) || words::unit(t.word(end)).is_none() && t.get(end).is_none();
+        (told && plain).then(|| (self.day_found(Day::Monthly(day)), end))
+    }
+}
