@@ -3,4 +3,5 @@
 //! Synchronous and pure: text and times in, insights out. Knows no network, no clock, no task.
 
 pub mod grammar;
+pub mod redact;
 pub mod text;

@@ -185,7 +185,7 @@ fn hour(t: &Tokens<'_>, at: usize) -> Option<(i64, usize)> {
 /// Minutes after an hour in words: "thirty", "forty-five", "oh five".
 fn minutes(t: &Tokens<'_>, at: usize) -> Option<(i64, usize)> {
     let at = if t.is(at, "-") && t.glued(at) && t.glued(at + 1) { at + 1 } else { at };
-    if t.any(at, &["oh", "o"]) {
+    if t.any(at, "oh o") {
         let one = digit(t.word(at + 1)).filter(|it| *it > b'0')?;
         return Some((i64::from(one - b'0'), at + 2));
     }
@@ -212,14 +212,14 @@ pub(crate) fn clock(t: &Tokens<'_>, at: usize, loose: bool) -> Option<(Clock, us
 /// "in the morning", "at night", "early morning", "in the early evening", as they follow a time.
 pub(crate) fn daypart_after(t: &Tokens<'_>, at: usize) -> Option<(Daypart, usize)> {
     let mut next = at;
-    if t.any(next, &["in", "during"]) && t.word(next + 1) == "the" {
+    if t.any(next, "in during") && t.word(next + 1) == "the" {
         next += 2;
     } else if t.word(next) == "at" && t.word(next + 1) == "night" {
         return Some((Daypart::Night, next + 2));
-    } else if !t.any(next, &["early", "late"]) {
+    } else if !t.any(next, "early late") {
         return None;
     }
-    if t.any(next, &["early", "late"]) {
+    if t.any(next, "early late") {
         next += 1;
     }
     let part = daypart_word(t.word(next)).filter(|_| !t.word(next).ends_with('s'))?;
@@ -256,11 +256,11 @@ fn plain(t: &Tokens<'_>, at: usize, loose: bool) -> Option<(Clock, usize)> {
         below_hundred(t, at)
     };
     if let Some((minutes, next)) = counts.filter(|it: &(i64, usize)| it.0 < 60) {
-        let next = next + usize::from(t.any(next, &["minutes", "minute", "mins", "min"]));
+        let next = next + usize::from(t.any(next, "minutes minute mins min"));
         // "five to nine" is more often a range: the minutes must be said, or be what is said so.
-        let told = t.any(next - 1, &["minutes", "minute", "mins", "min"]);
-        let past = t.any(next, &["past", "after"]) && (t.word(next) == "past" || told);
-        let to = t.any(next, &["to", "till", "before"]) && told;
+        let told = t.any(next - 1, "minutes minute mins min");
+        let past = t.any(next, "past after") && (t.word(next) == "past" || told);
+        let to = t.any(next, "to till before") && told;
         if (past || to)
             && let Some(found) = counted(t, next, minutes)
         {
@@ -273,7 +273,7 @@ fn plain(t: &Tokens<'_>, at: usize, loose: bool) -> Option<(Clock, usize)> {
         let (hours, rest) = digits.split_at(digits.len() - 2);
         let (hours, rest) = (hours.parse().ok()?, rest.parse().ok()?);
         let told = meridiem(t, at + 1);
-        let told_hours = t.any(at + 1, &["hours", "hrs"]) && digits.len() == 4;
+        let told_hours = t.any(at + 1, "hours hrs") && digits.len() == 4;
         if told.is_some() || told_hours || (loose && digits.len() == 4 && digits.starts_with('0')) {
             let it = Clock::new(hours, rest, 0, told_hours)?;
             return Some(finish(it, at + 1, told));
@@ -306,7 +306,7 @@ fn plain(t: &Tokens<'_>, at: usize, loose: bool) -> Option<(Clock, usize)> {
     if !written && let Some((minute, end)) = minutes(t, next) {
         let it = Clock::new(hours, minute, 0, false)?;
         let told = meridiem(t, end);
-        let end_of_minutes = if t.any(end, &["minutes", "minute"]) { end + 1 } else { end };
+        let end_of_minutes = if t.any(end, "minutes minute") { end + 1 } else { end };
         // "Seven thirty" is a time; "two twenty" alone may be an amount.
         let (mut it, next) = finish(it, end_of_minutes, told);
         if told.is_none() {

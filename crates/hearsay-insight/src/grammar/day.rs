@@ -107,11 +107,8 @@ impl<'a> Reader<'a> {
     fn modal(&self, at: usize) -> bool {
         self.t.any(
             at + 1,
-            &[
-                "not", "be", "have", "i", "we", "you", "he", "she", "they", "it", "well", "also", "need", "want",
-                "email", "result", "contain", "differ", "update", "attempt", "take", "get", "go", "come", "help",
-                "make", "happen", "still", "never", "only", "just", "or",
-            ],
+            "not be have i we you he she they it well also need want email result contain differ \
+            update attempt take get go come help make happen still never only just or",
         )
     }
 
@@ -164,7 +161,7 @@ impl<'a> Reader<'a> {
         if let Some(century) = century {
             let next = at + 1 + usize::from(t.is(at + 1, "-"));
             let of = |rest: i64| i16::try_from(century * 100 + rest).ok();
-            if t.any(next, &["oh", "o"]) {
+            if t.any(next, "oh o") {
                 let one = number::unit(t.word(next + 1)).filter(|it| *it > 0)?;
                 return Some((of(one)?, next + 2));
             }
@@ -194,9 +191,9 @@ impl<'a> Reader<'a> {
         if t.is_any(next, &[",", "-", "/", "."]) {
             next += 1;
         }
-        let of = t.any(next, &["of", "in"]);
+        let of = t.any(next, "of in");
         next += usize::from(of);
-        next += usize::from(of && t.phrase(next, &["the", "year"]).is_some()) * 2;
+        next += usize::from(of && t.phrase(next, "the year").is_some()) * 2;
         let short = (of && t.digits(next).len() == 2) || (t.apostrophe(next) && t.digits(next + 1).len() == 2);
         if short {
             let from = next + usize::from(t.apostrophe(next));
@@ -240,7 +237,7 @@ impl<'a> Reader<'a> {
             None => self.day_words(next)?,
         };
         // "march two thousand": the year.
-        if t.any(end, &["thousand", "hundred", "percent", "million"]) {
+        if t.any(end, "thousand hundred percent million") {
             return None;
         }
         if self.year(next).is_some_and(|it| it.1 > end) {
@@ -383,9 +380,7 @@ impl<'a> Reader<'a> {
         let (a, b) = (small(number(first)?)?, small(number(second)?)?);
         let (month, day) = if a > 12 { (b, a) } else { (a, b) };
         let led = at > 0 && (t.word(at - 1) == "on" || words::weekday(t.word(at - 1)).is_some());
-        let unit = t.is(end, "%")
-            || words::unit(t.word(end)).is_some()
-            || t.any(end, &["of", "percent", "million", "billion"]);
+        let unit = t.is(end, "%") || words::unit(t.word(end)).is_some() || t.any(end, "of percent million billion");
         if (sign == "." && (!led || second.len() > 2)) || unit || (t.glued(end) && !t.word(end).is_empty()) {
             return None;
         }
@@ -422,7 +417,7 @@ impl<'a> Reader<'a> {
         let on = |days| Some(Day::On(add_days(self.today(), days)?));
         let from = at + usize::from(t.word(at) == "the");
         if t.word(from) == "day" {
-            for (words, days) in [(&["day", "after", "tomorrow"][..], 2), (&["day", "before", "yesterday"], -2)] {
+            for (words, days) in [("day after tomorrow", 2), ("day before yesterday", -2)] {
                 if let Some(end) = t.phrase(from, words) {
                     return Some((on(days)?, end));
                 }
@@ -435,9 +430,8 @@ impl<'a> Reader<'a> {
                         return Some((on(days)?, from + 2));
                     }
                 }
-                let plain =
-                    !t.any(from + 1, &["after", "before", "of", "that", "when", "i", "we", "you", "he", "she", "they"]);
-                let of = at > 0 && t.any(at - 1, &["of", "for", "during"]);
+                let plain = !t.any(from + 1, "after before of that when i we you he she they");
+                let of = at > 0 && t.any(at - 1, "of for during");
                 return (plain && of).then_some((on(0)?, from + 1));
             }
         }
@@ -523,7 +517,7 @@ impl<'a> Reader<'a> {
             None => self.weekday(start)?,
         };
         // "Tuesday of next week", "Wednesday next week"
-        let of = t.any(next, &["of", "in"]);
+        let of = t.any(next, "of in");
         if turn.is_none()
             && let Some((weeks, end)) = self.week_from_here(next + usize::from(of))
         {
@@ -558,7 +552,7 @@ impl<'a> Reader<'a> {
         }
         // "Sunday 31", "friday the 26th"
         if let Some(((day, ordinal), end)) = self.day_number(sep) {
-            let ranged = t.dash(end) || t.any(end, &["to", "minutes", "hours", "people"]);
+            let ranged = t.dash(end) || t.any(end, "to minutes hours people");
             if sep == next + usize::from(the) && (ordinal || (day > 12 && !ranged)) {
                 let today = self.today();
                 let this = date(today.year(), today.month(), day).filter(|it| the && it.weekday() == weekday);
@@ -585,12 +579,12 @@ impl<'a> Reader<'a> {
         // "around the 21st this month"
         if the
             && ordinal
-            && let Some((range, end)) = self.month_from_here(next + usize::from(t.any(next, &["of", "in"])))
+            && let Some((range, end)) = self.month_from_here(next + usize::from(t.any(next, "of in")))
         {
             let day = add_days(range.0, i64::from(day) - 1).filter(|it| *it < range.1)?;
             return Some((Day::On(day), end));
         }
-        let plain = the && t.any(next, &["from", "at", "between", ""]);
+        let plain = the && (t.word(next).is_empty() || t.any(next, "from at between"));
         let alone = ordinal && matches!(before, "on" | "by");
         if !led || !(ordinal || plain) || !(the || alone) {
             return None;
@@ -599,11 +593,8 @@ impl<'a> Reader<'a> {
         let thing = !t.word(next).is_empty()
             && !t.any(
                 next,
-                &[
-                    "at", "from", "between", "around", "in", "for", "to", "and", "or", "if", "because", "with", "so",
-                    "then", "that", "we", "i", "please", "about", "before", "after", "through", "until", "as", "right",
-                    "okay", "ok", "but", "he", "she", "they", "you", "will", "would",
-                ],
+                "at from between around in for to and or if because with so then that we i please about \
+                before after through until as right okay ok but he she they you will would",
             );
         (!thing).then_some((Day::Monthly(day), next))
     }
@@ -632,7 +623,7 @@ impl<'a> Reader<'a> {
             "from" | "after" | "since" | "before" => {
                 let sign = if t.word(next) == "before" { -1 } else { 1 };
                 if t.word(next) == "from"
-                    && let Some(end) = t.phrase(next + 1, &["now"])
+                    && let Some(end) = t.phrase(next + 1, "now")
                 {
                     return Some(((it.from(self.today(), 1)?, whole), end));
                 }
@@ -649,7 +640,7 @@ impl<'a> Reader<'a> {
     fn anchor(&self, at: usize) -> Read<Date> {
         let t = self.t;
         // "since the year 2011"
-        let from = t.phrase(at, &["the", "year"]).unwrap_or(at);
+        let from = t.phrase(at, "the year").unwrap_or(at);
         if let Some((year, end)) = self.year(from) {
             return Some((date(year, 1, 1)?, end));
         }
@@ -689,7 +680,11 @@ impl<'a> Reader<'a> {
         let turn = words::turn(t, at);
         let from = turn.map_or(at, |it| it.1);
         let (feast, next) = words::feast(t, from)?;
-        if t.word(next - 1) == "year" && t.word(from) == "new" && !t.any(next, &["", "at"]) && turn.is_none() {
+        if t.word(next - 1) == "year"
+            && t.word(from) == "new"
+            && !(t.word(next).is_empty() || t.word(next) == "at")
+            && turn.is_none()
+        {
             return None;
         }
         if t.word(from) == "valentine" && next == from + 1 {
@@ -707,8 +702,8 @@ impl<'a> Reader<'a> {
         if let Some((year, end)) = self.year_after(next) {
             return Some((Day::On(feast.in_year(year)?), end));
         }
-        for (words, steps) in [(["this", "year"], 0), (["next", "year"], 1), (["last", "year"], -1)] {
-            if let Some(end) = t.phrase(next, &words) {
+        for (words, steps) in [("this year", 0), ("next year", 1), ("last year", -1)] {
+            if let Some(end) = t.phrase(next, words) {
                 return Some((Day::On(feast.in_year(self.now.year().checked_add(steps)?)?), end));
             }
         }
@@ -721,7 +716,7 @@ impl<'a> Reader<'a> {
         let from = at + usize::from(t.word(at) == "the");
         let (nth, next) = self.nth(from)?;
         if t.word(next) == "week" {
-            let next = next + 1 + usize::from(t.any(next + 1, &["of", "in"]));
+            let next = next + 1 + usize::from(t.any(next + 1, "of in"));
             let (month, next) = self.month(next)?;
             let next = next + usize::from(t.is_any(next, &[".", ","]));
             let next = next + usize::from(t.word(next) == "on");
@@ -729,7 +724,7 @@ impl<'a> Reader<'a> {
             return Some((Day::InWeek { month, nth, weekday }, end));
         }
         let weekday = words::weekday(t.word(next))?;
-        let of = t.any(next + 1, &["of", "in"]);
+        let of = t.any(next + 1, "of in");
         if !of {
             return None;
         }
@@ -747,7 +742,7 @@ impl<'a> Reader<'a> {
 
     /// "first", "3rd", "last" up to the fifth.
     pub(crate) fn nth(&self, at: usize) -> Read<Nth> {
-        if self.t.any(at, &["last", "final"]) {
+        if self.t.any(at, "last final") {
             return Some((Nth::Last, at + 1));
         }
         let (nth, next) = number::ordinal(self.t, at)?;
@@ -779,7 +774,7 @@ impl<'a> Reader<'a> {
     pub(crate) fn listed_day(&self, at: usize) -> Read<Day> {
         let t = self.t;
         let ((first, _), next) = self.day_number(at)?;
-        if !t.any(next, &["and", "or"]) {
+        if !t.any(next, "and or") {
             return None;
         }
         match self.day_month(next + 1)?.0 {

@@ -58,12 +58,14 @@ impl<'a> Tokens<'a> {
     }
 
     pub(crate) fn get(&self, at: usize) -> Option<&Token<'a>> {
+        #[cfg(test)]
+        work::count();
         self.all.get(at)
     }
 
     /// The word there, or nothing.
     pub(crate) fn word(&self, at: usize) -> &'a str {
-        match self.all.get(at) {
+        match self.get(at) {
             Some(it) if it.kind == Kind::Word => it.text,
             _ => "",
         }
@@ -71,32 +73,41 @@ impl<'a> Tokens<'a> {
 
     /// The digits there, or nothing.
     pub(crate) fn digits(&self, at: usize) -> &'a str {
-        match self.all.get(at) {
+        match self.get(at) {
             Some(it) if it.kind == Kind::Digits => it.text,
             _ => "",
         }
     }
 
     pub(crate) fn is(&self, at: usize, mark: &str) -> bool {
-        self.all.get(at).is_some_and(|it| it.kind == Kind::Mark && it.text == mark)
+        self.get(at).is_some_and(|it| it.kind == Kind::Mark && it.text == mark)
     }
 
     pub(crate) fn is_any(&self, at: usize, marks: &[&str]) -> bool {
         marks.iter().any(|it| self.is(at, it))
     }
 
-    pub(crate) fn any(&self, at: usize, words: &[&str]) -> bool {
-        words.contains(&self.word(at))
+    /// One of these words, with spaces between them.
+    pub(crate) fn any(&self, at: usize, words: &str) -> bool {
+        let word = self.word(at);
+        !word.is_empty() && words.split(' ').any(|it| it == word)
     }
 
-    /// These words, one after another.
-    pub(crate) fn phrase(&self, at: usize, words: &[&str]) -> Option<usize> {
-        words.iter().enumerate().all(|(i, it)| self.word(at + i) == *it).then_some(at + words.len())
+    /// These words one after another, with spaces between them: where they end.
+    pub(crate) fn phrase(&self, at: usize, words: &str) -> Option<usize> {
+        let mut next = at;
+        for it in words.split(' ') {
+            if self.word(next) != it {
+                return None;
+            }
+            next += 1;
+        }
+        Some(next)
     }
 
     /// Nothing stands before the token.
     pub(crate) fn glued(&self, at: usize) -> bool {
-        self.all.get(at).is_some_and(|it| it.glued)
+        self.get(at).is_some_and(|it| it.glued)
     }
 
     /// The word's possessive ending, `'s` or `’s`.
@@ -113,12 +124,33 @@ impl<'a> Tokens<'a> {
     }
 
     pub(crate) fn start(&self, at: usize) -> usize {
-        self.all.get(at).map_or(0, |it| it.start)
+        self.get(at).map_or(0, |it| it.start)
     }
 
     /// Where the tokens before `at` end.
     pub(crate) fn end(&self, at: usize) -> usize {
-        at.checked_sub(1).and_then(|it| self.all.get(it)).map_or(0, |it| it.end)
+        at.checked_sub(1).and_then(|it| self.get(it)).map_or(0, |it| it.end)
+    }
+}
+
+/// How many tokens were looked at, so that tests can tell the work of a text without a clock.
+#[cfg(test)]
+pub(crate) mod work {
+    use std::cell::Cell;
+
+    thread_local! {
+        static LOOKS: Cell<u64> = const { Cell::new(0) };
+    }
+
+    pub(crate) fn count() {
+        LOOKS.with(|it| it.set(it.get() + 1));
+    }
+
+    /// The looks that `f` takes.
+    pub(crate) fn of<T>(f: impl FnOnce() -> T) -> u64 {
+        let before = LOOKS.with(Cell::get);
+        let _ = f();
+        LOOKS.with(Cell::get) - before
     }
 }
 

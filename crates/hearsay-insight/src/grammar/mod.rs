@@ -6,19 +6,22 @@
 mod calendar;
 mod clock;
 mod day;
-mod lex;
+pub(crate) mod lex;
 mod money;
 mod names;
-mod number;
+pub(crate) mod number;
 mod percent;
 mod period;
 pub(crate) mod phone;
 mod span;
 mod task;
-mod web;
+pub(crate) mod web;
 mod when;
-mod words;
+pub(crate) mod words;
 mod zone;
+
+#[cfg(test)]
+mod properties;
 
 use std::fmt;
 
@@ -204,6 +207,12 @@ pub fn entities(text: &str, context: &Context<'_>) -> Vec<Entity> {
         at = end.max(at + 1);
     }
     found
+}
+
+/// What begins at a token of the text, but for names: its kind and the token after it.
+pub(crate) fn find_at(text: &str, tokens: &Tokens<'_>, at: usize, now: DateTime) -> Option<(Kind, usize)> {
+    let nobody = Names::default();
+    Reader { t: tokens, now }.entity(text, at, &nobody).map(|(kind, _, end)| (kind, end))
 }
 
 impl Reader<'_> {

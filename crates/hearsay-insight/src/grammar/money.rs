@@ -213,8 +213,7 @@ fn unit(t: &Tokens<'_>, at: usize) -> Read<Unit> {
 /// Only its sign, a code or a word: what may stand before the number.
 fn leads(t: &Tokens<'_>, at: usize, end: usize) -> bool {
     let sign = t.get(end - 1).is_some_and(|it| it.kind == Kind::Mark);
-    sign || t.any(at, &["dollar", "sen", "rs", "rm", "sfr"])
-        || t.word(at).len() == 3 && end == at + 1 && !t.any(at, &["yen", "won", "sol"])
+    sign || t.any(at, "dollar sen rs rm sfr") || t.word(at).len() == 3 && end == at + 1 && !t.any(at, "yen won sol")
 }
 
 pub(crate) fn money(t: &Tokens<'_>, at: usize) -> Read<Value> {
@@ -255,7 +254,7 @@ pub(crate) fn money(t: &Tokens<'_>, at: usize) -> Read<Value> {
         Some(it) => it,
         None => match t.word(at) {
             "a" => (Decimal::whole(1), at + 1),
-            "half" if t.any(at + 1, &["a"]) => (Decimal::new(5, 1), at + 2),
+            "half" if t.any(at + 1, "a") => (Decimal::new(5, 1), at + 2),
             _ => return None,
         },
     };
@@ -273,7 +272,7 @@ pub(crate) fn money(t: &Tokens<'_>, at: usize) -> Read<Value> {
     {
         return None;
     }
-    if t.word(at) == "a" && !(unit.plain || t.any(next, &["pound", "cent", "penny", "euro", "buck"]))
+    if t.word(at) == "a" && !(unit.plain || t.any(next, "pound cent penny euro buck"))
         || t.word(next) == "p" && !t.glued(next)
     {
         return None;
@@ -342,13 +341,7 @@ fn minor_after(t: &Tokens<'_>, of: Unit, amount: Decimal, at: usize) -> (Decimal
             let closed = match t.get(next) {
                 None => true,
                 Some(it) if it.kind == Kind::Mark => !t.is_any(next, &["%", "$", "€", "£", "¥", "-", "/"]),
-                Some(_) => t.any(
-                    next,
-                    &[
-                        "more", "for", "in", "and", "but", "to", "or", "per", "each", "a", "on", "from", "so",
-                        "instead", "now",
-                    ],
-                ),
+                Some(_) => t.any(next, "more for in and but to or per each a on from so instead now"),
             };
             // A list after a comma is no change.
             if !closed || goes_on || glued_word || t.is(at, ",") {

@@ -189,7 +189,7 @@ pub(crate) fn below_hundred(t: &Tokens<'_>, at: usize) -> Option<(i64, usize)> {
 pub(crate) fn spoken(t: &Tokens<'_>, at: usize) -> Option<(i64, usize)> {
     let (mut group, mut next) = match below_hundred(t, at) {
         Some(it) => it,
-        None if t.any(at, &["a", "an"]) && scale(t.word(at + 1)).is_some() => (1, at + 1),
+        None if t.any(at, "a an") && scale(t.word(at + 1)).is_some() => (1, at + 1),
         None => return None,
     };
     let mut total: i64 = 0;
@@ -271,7 +271,7 @@ pub(crate) fn fraction(t: &Tokens<'_>, at: usize) -> Option<(Decimal, usize)> {
 /// "a quarter million", "three point five".
 pub(crate) fn amount(t: &Tokens<'_>, at: usize) -> Option<(Decimal, usize)> {
     if let Some((part, next)) = fraction(t, at) {
-        let next = if t.any(next, &["a", "of"]) { next + 1 + usize::from(t.word(next + 1) == "a") } else { next };
+        let next = if t.any(next, "a of") { next + 1 + usize::from(t.word(next + 1) == "a") } else { next };
         let scale = scale(t.word(next)).filter(|it| *it >= 1000)?;
         return Some((part.times(Decimal::whole(scale))?, next + 1));
     }
@@ -301,7 +301,7 @@ pub(crate) fn amount(t: &Tokens<'_>, at: usize) -> Option<(Decimal, usize)> {
         }
     }
     if let Some(end) =
-        t.phrase(next, &["and"]).and_then(|it| fraction(t, it)).filter(|it| scale(t.word(it.1)) != Some(100))
+        t.phrase(next, "and").and_then(|it| fraction(t, it)).filter(|it| scale(t.word(it.1)) != Some(100))
     {
         let whole_half = t.word(next + 1) == "a" || t.word(next + 1) == "three" || t.word(next + 1) == "one";
         if whole_half {
@@ -337,7 +337,7 @@ pub(crate) fn count(t: &Tokens<'_>, at: usize) -> Option<(i64, usize)> {
 pub(crate) fn ordinal(t: &Tokens<'_>, at: usize) -> Option<(i64, usize)> {
     let digits = t.digits(at);
     if !digits.is_empty() {
-        let suffix = t.any(at + 1, &["st", "nd", "rd", "th"]) && t.glued(at + 1);
+        let suffix = t.any(at + 1, "st nd rd th") && t.glued(at + 1);
         return (suffix && digits.len() <= 4).then(|| Some((digits.parse().ok()?, at + 2)))?;
     }
     if let Some(ten) = tens(t.word(at)) {

@@ -14,28 +14,28 @@ pub(crate) fn percent(t: &Tokens<'_>, at: usize) -> Read<Value> {
             None => (Value::Percentage(None), next),
         });
     }
-    let minus = t.any(at, &["minus", "negative"]) || t.is(at, "-") && t.glued(at + 1) && !(t.glued(at));
+    let minus = t.any(at, "minus negative") || t.is(at, "-") && t.glued(at + 1) && !(t.glued(at));
     let from = at + usize::from(minus);
     if t.glued(from) && !minus && !t.digits(from).is_empty() && t.is_any(from - 1, &[".", ",", "%"]) {
         return None;
     }
-    let half = t.phrase(from, &["half", "a"]).or_else(|| t.phrase(from, &["half", "of", "a"]));
+    let half = t.phrase(from, "half a").or_else(|| t.phrase(from, "half of a"));
     let (it, next) = match half {
         Some(next) => (Decimal::new(5, 1), next),
         None => number::amount(t, from)?,
     };
     let next = next + usize::from(t.is(next, "-") && t.glued(next) && t.glued(next + 1));
     let end = sign(t, next)?;
-    let end = end + usize::from(t.any(end, &["points", "point"]));
+    let end = end + usize::from(t.any(end, "points point"));
     Some((Value::Percentage(Some(if minus { it.negated() } else { it })), end))
 }
 
 /// "%", "percent", "per cent", "percentage".
 fn sign(t: &Tokens<'_>, at: usize) -> Option<usize> {
-    if t.is(at, "%") || t.any(at, &["percent", "percents", "percentage", "percentages", "pct"]) {
+    if t.is(at, "%") || t.any(at, "percent percents percentage percentages pct") {
         return Some(at + 1);
     }
-    t.phrase(at, &["per", "cent"]).or_else(|| t.phrase(at, &["per", "cents"]))
+    t.phrase(at, "per cent").or_else(|| t.phrase(at, "per cents"))
 }
 
 #[cfg(test)]

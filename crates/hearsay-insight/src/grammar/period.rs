@@ -82,7 +82,7 @@ impl Reader<'_> {
         take(self.decade(at));
         // "week 31"
         if t.word(at) == "week" {
-            let from = at + 1 + usize::from(t.any(at + 1, &["number", "no"]));
+            let from = at + 1 + usize::from(t.any(at + 1, "number no"));
             let week = if t.digits(from).is_empty() { None } else { number::count(t, from) };
             if let Some((week, next)) = week.filter(|it| (1..=53).contains(&it.0) && !t.is(it.1, ":")) {
                 let (year, end) = self.year_after(next).unwrap_or((self.now.year(), next));
@@ -138,7 +138,7 @@ impl Reader<'_> {
                     | "on"
             );
             let thing = words::unit(t.word(next)).is_some()
-                || t.any(next, &["percent", "dollars", "euros", "pounds", "people", "million", "hundred", "thousand"]);
+                || t.any(next, "percent dollars euros pounds people million hundred thousand");
             if !led
                 || thing
                 || t.word(from) == "twenty" && t.word(from + 1) == "twenty" && next == from + 2 && before == "the"
@@ -157,10 +157,7 @@ impl Reader<'_> {
             let unit = t.is(next, "%")
                 || t.any(
                     next,
-                    &[
-                        "percent", "dollars", "euros", "pounds", "people", "million", "hours", "days", "minutes",
-                        "yen", "units", "sales", "miles", "feet",
-                    ],
+                    "percent dollars euros pounds people million hours days minutes yen units sales miles feet",
                 ) && t.word(next) != "sales";
             if goes_on || unit || self.tail_of_number(from) || money && !t.is(from - 1, "=") {
                 return None;
@@ -206,7 +203,7 @@ impl Reader<'_> {
             };
             return in_year(year, month, end);
         }
-        let (month, next) = match t.phrase(at, &["month", "of"]) {
+        let (month, next) = match t.phrase(at, "month of") {
             Some(from) => self.month(from)?,
             None => self.month(at)?,
         };
@@ -217,13 +214,13 @@ impl Reader<'_> {
             return in_year(year, month, end);
         }
         // "june of next year"
-        let of = next + usize::from(t.any(next, &["of", "in"]));
-        for (words, steps) in [(["next", "year"], 1), (["this", "year"], 0), (["last", "year"], -1)] {
-            if let Some(end) = t.phrase(of, &words) {
+        let of = next + usize::from(t.any(next, "of in"));
+        for (words, steps) in [("next year", 1), ("this year", 0), ("last year", -1)] {
+            if let Some(end) = t.phrase(of, words) {
                 return in_year(self.now.year().checked_add(steps)?, month, end);
             }
         }
-        if t.phrase(at, &["month", "of"]).is_none() {
+        if t.phrase(at, "month of").is_none() {
             self.lone_month(at)?;
         }
         Some((Period::of(Days::Yearly(Rule::Month(month))), Unit::Month, next))
@@ -238,8 +235,7 @@ impl Reader<'_> {
             None if the => (Turn::This, at + 1),
             None => return None,
         };
-        let work =
-            t.any(next, &["working", "work", "business"]) && t.word(next + 1) == "week" || t.word(next) == "workweek";
+        let work = t.any(next, "working work business") && t.word(next + 1) == "week" || t.word(next) == "workweek";
         let calendar = t.word(next) == "calendar";
         let unit_at = next + usize::from(work && t.word(next) != "workweek") + usize::from(calendar);
         let unit = if t.word(next) == "workweek" { Unit::Week } else { words::unit(t.word(unit_at))? };
@@ -251,10 +247,7 @@ impl Reader<'_> {
             // Seldom said of now: "the second", "the quarter of", "the week of May 5th".
             let known =
                 matches!(unit, Unit::Week | Unit::Month | Unit::Year | Unit::Quarter | Unit::Weekend | Unit::Fortnight);
-            let of = t.any(
-                end,
-                &["of", "starting", "commencing", "beginning", "that", "when", "i", "we", "he", "she", "they", "you"],
-            );
+            let of = t.any(end, "of starting commencing beginning that when i we he she they you");
             if !known || of {
                 return None;
             }
@@ -332,8 +325,8 @@ impl Reader<'_> {
         if let Some((year, end)) = self.year_after(next) {
             return Some((Period::range(rule.in_year(year)?), Unit::Quarter, end));
         }
-        let of = next + usize::from(t.any(next, &["of", "in"]));
-        if let Some(end) = t.phrase(of, &["the", "year"]) {
+        let of = next + usize::from(t.any(next, "of in"));
+        if let Some(end) = t.phrase(of, "the year") {
             return Some((Period::of(Days::Yearly(rule)), Unit::Quarter, end));
         }
         if let Some((turn, unit)) = words::turn(t, of)
@@ -342,7 +335,7 @@ impl Reader<'_> {
             let year = self.now.year().checked_add(i16::try_from(turn.steps()).ok()?)?;
             return Some((Period::range(rule.in_year(year)?), Unit::Quarter, unit + 1));
         }
-        let spoken_turn = called.is_none() && t.any(at, &["last", "final"]);
+        let spoken_turn = called.is_none() && t.any(at, "last final");
         (!spoken_turn && (called.is_some() || matches!(rule, Rule::Quarter(_)))).then_some((
             Period::of(Days::Yearly(rule)),
             Unit::Quarter,
@@ -417,7 +410,7 @@ impl Reader<'_> {
                 return None;
             }
             next += 1;
-        } else if t.any(next, &["in", "on"]) || t.is(next, "-") && t.glued(next) {
+        } else if t.any(next, "in on") || t.is(next, "-") && t.glued(next) {
             next += 1;
         }
         let plain = || {
@@ -485,10 +478,10 @@ impl Reader<'_> {
             }
             let (it, end) = self.duration_words(next)?;
             // "past a week" is no stretch.
-            if t.any(next, &["a", "an"]) && !t.any(next + 1, &["few", "couple"]) {
+            if t.any(next, "a an") && !t.any(next + 1, "few couple") {
                 return None;
             }
-            let count = number::count(t, next).map_or(if t.any(next, &["couple", "a"]) { 2 } else { 3 }, |it| it.0);
+            let count = number::count(t, next).map_or(if t.any(next, "couple a") { 2 } else { 3 }, |it| it.0);
             let end = self.ends_before_ago(next, end);
             let it = self.duration_words(next).filter(|it| it.1 == end).map_or(it, |it| it.0);
             return Some((turn, it, last_unit(end)?, count, end));
@@ -503,7 +496,7 @@ impl Reader<'_> {
 
     /// "the last 3 months and 2 days ago": the second number belongs to "ago".
     fn ends_before_ago(&self, from: usize, end: usize) -> usize {
-        if !self.t.any(end, &["ago", "later", "earlier"]) {
+        if !self.t.any(end, "ago later earlier") {
             return end;
         }
         let joint = (from..end).find(|it| self.t.word(*it) == "and");
@@ -536,14 +529,14 @@ impl Reader<'_> {
     fn nth_of(&self, at: usize) -> Read<Period> {
         let t = self.t;
         let from = at + usize::from(t.word(at) == "the");
-        let last = t.any(from, &["last", "final"]);
+        let last = t.any(from, "last final");
         let (nth, next) = if last { (1, from + 1) } else { number::ordinal(t, from)? };
         let (count, unit_at) = match number::count(t, next) {
             Some((count, next)) if nth == 1 => (Some(count), next),
             _ => (None, next),
         };
         let unit = words::unit(t.word(unit_at))?;
-        if !t.any(unit_at + 1, &["of", "in"]) {
+        if !t.any(unit_at + 1, "of in") {
             return None;
         }
         let of = unit_at + 2;
@@ -641,7 +634,7 @@ impl Reader<'_> {
             return None;
         }
         let from = next + comma + 1;
-        let from = from + usize::from(t.any(from, &["on", "from"]));
+        let from = from + usize::from(t.any(from, "on from"));
         let (day, end) = self.simple_day(from)?;
         let day = match day {
             // What starts is of this year.
@@ -655,13 +648,13 @@ impl Reader<'_> {
     fn until_today(&self, at: usize) -> Read<Period> {
         let t = self.t;
         let today = self.today();
-        if let Some(end) = t.phrase(at, &["year", "to", "date"]).or_else(|| t.phrase(at, &["ytd"])) {
+        if let Some(end) = t.phrase(at, "year to date").or_else(|| t.phrase(at, "ytd")) {
             return Some((Period::range((today.first_of_year(), today)), end));
         }
-        if let Some(end) = t.phrase(at, &["month", "to", "date"]).or_else(|| t.phrase(at, &["mtd"])) {
+        if let Some(end) = t.phrase(at, "month to date").or_else(|| t.phrase(at, "mtd")) {
             return Some((Period::range((today.first_of_month(), today)), end));
         }
-        if !t.any(at, &["rest", "remaining", "remainder"]) {
+        if !t.any(at, "rest remaining remainder") {
             return None;
         }
         let next = at + 1 + usize::from(t.word(at + 1) == "of");

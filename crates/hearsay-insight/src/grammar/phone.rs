@@ -174,7 +174,7 @@ fn groups<'a>(t: &Tokens<'a>, at: usize) -> Option<(bool, Vec<Group<'a>>)> {
 
 /// "x123", "ext. 123".
 fn extension<'a>(t: &Tokens<'a>, at: usize) -> Option<(&'a str, usize)> {
-    if !t.any(at, &["x", "ext", "extension"]) {
+    if !t.any(at, "x ext extension") {
         return None;
     }
     let next = at + 1 + usize::from(t.is(at + 1, "."));
@@ -285,7 +285,7 @@ pub(crate) fn run(t: &Tokens<'_>, at: usize) -> Option<(String, usize, usize)> {
             (0..times).for_each(|_| all.push(char::from(it)));
             words += 2;
             next = from + 2;
-        } else if !t.digits(from).is_empty() && t.digits(from).len() <= 4 && !(t.glued(from) && joined == 0) {
+        } else if !t.digits(from).is_empty() && t.digits(from).len() <= 19 && !(t.glued(from) && joined == 0) {
             all.push_str(t.digits(from));
             next = from + 1;
         } else if word == "hundred" && !all.is_empty() && all.len() <= 4 && joined == 0 {

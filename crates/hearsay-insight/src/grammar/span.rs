@@ -74,7 +74,7 @@ const MOST: i64 = 100_000;
 pub(crate) fn duration(t: &Tokens<'_>, at: usize) -> Read<Duration> {
     let (mut all, mut next) = one(t, at)?;
     for _ in 0..4 {
-        let joined = usize::from(t.any(next, &["and"]) || t.is(next, ","));
+        let joined = usize::from(t.any(next, "and") || t.is(next, ","));
         let Some((more, end)) = one(t, next + joined) else { break };
         // Each further part is smaller: "3 days 2 days" are two.
         if more.length.as_whole() >= all.length.as_whole() || more.vague || all.broken {
@@ -101,10 +101,10 @@ fn one(t: &Tokens<'_>, at: usize) -> Read<Duration> {
     next += usize::from(t.is(next, "-") && t.glued(next) && t.glued(next + 1));
     let short = t.glued(next) && !t.digits(next.wrapping_sub(1)).is_empty();
     let mut work = false;
-    if t.any(next, &["business", "working", "work"]) && t.any(next + 1, &["day", "days"]) {
+    if t.any(next, "business working work") && t.any(next + 1, "day days") {
         work = true;
         next += 1;
-    } else if t.any(next, &["calendar", "full", "whole", "more", "short", "long", "solid"]) {
+    } else if t.any(next, "calendar full whole more short long solid") {
         next += 1;
     }
     let unit = match words::unit(t.word(next)) {
@@ -191,7 +191,7 @@ fn measure(count: Decimal, unit: Unit, vague: bool) -> Option<Duration> {
 fn how_many(t: &Tokens<'_>, at: usize) -> Option<(Decimal, usize, bool)> {
     let whole = |it| Decimal::whole(it);
     match t.word(at) {
-        "a" | "an" | "one" if t.any(at + 1, &["few", "couple"]) => {
+        "a" | "an" | "one" if t.any(at + 1, "few couple") => {
             let (count, _) = if t.word(at + 1) == "few" { (3, ()) } else { (2, ()) };
             let next = at + 2 + usize::from(t.word(at + 2) == "of");
             return Some((whole(count), next, count == 3));
@@ -199,20 +199,20 @@ fn how_many(t: &Tokens<'_>, at: usize) -> Option<(Decimal, usize, bool)> {
         "few" | "some" | "several" => return Some((whole(3), at + 1, true)),
         "couple" => return Some((whole(2), at + 1 + usize::from(t.word(at + 1) == "of"), false)),
         "half" => {
-            let next = at + 1 + usize::from(t.any(at + 1, &["a", "an"]));
+            let next = at + 1 + usize::from(t.any(at + 1, "a an"));
             return Some((Decimal::new(5, 1), next, false));
         }
         "a" if t.word(at + 1) == "half" => return Some((Decimal::new(5, 1), at + 2, false)),
-        "a" if t.word(at + 1) == "quarter" && t.any(at + 2, &["of"]) => {
-            let next = at + 3 + usize::from(t.any(at + 3, &["a", "an"]));
+        "a" if t.word(at + 1) == "quarter" && t.any(at + 2, "of") => {
+            let next = at + 3 + usize::from(t.any(at + 3, "a an"));
             return Some((Decimal::new(25, 2), next, false));
         }
-        "three" if t.phrase(at + 1, &["quarters", "of"]).is_some() => {
-            let next = at + 3 + usize::from(t.any(at + 3, &["a", "an"]));
+        "three" if t.phrase(at + 1, "quarters of").is_some() => {
+            let next = at + 3 + usize::from(t.any(at + 3, "a an"));
             return Some((Decimal::new(75, 2), next, false));
         }
         "a" | "an" => return Some((whole(1), at + 1, false)),
-        "all" | "whole" | "entire" if t.any(at + 1, &["day", "week", "month", "year", "night", "weekend"]) => {
+        "all" | "whole" | "entire" if t.any(at + 1, "day week month year night weekend") => {
             return Some((whole(1), at + 1, true));
         }
         _ => {}
@@ -230,7 +230,7 @@ fn how_many(t: &Tokens<'_>, at: usize) -> Option<(Decimal, usize, bool)> {
         return Some((number, next, false));
     }
     if t.word(next) == "and"
-        && t.any(next + 1, &["a", "one", "three"])
+        && t.any(next + 1, "a one three")
         && let Some((part, end)) = number::fraction(t, next + 1)
     {
         return Some((number.plus(part)?, end, false));

@@ -145,12 +145,8 @@ const EMPTY: &str = "say admit bet guess assume agree argue know miss pass stop 
 /// Which of them do promise something with what may follow: "have the report ready", "get back to you".
 fn promises(verb: &str, next: &str, after: &str) -> bool {
     match verb {
-        "have" => {
-            !matches!(next, "to" | "been" | "a" if after == "problem" || after == "hard" || next == "been" || after == "say" || after == "admit")
-        }
-        "get" => {
-            !matches!(next, "there" | "lost" | "used" | "tired" | "old" | "late" | "it" | "that" if next != "it" && next != "that")
-        }
+        "have" => !(next == "been" || has("to a", next) && has("problem hard say admit", after)),
+        "get" => !has("there lost used tired old late", next),
         "tell" => !matches!(next, "you" | "ya") || has("tomorrow when by as", after),
         "let" => !(next == "you" && has("go finish continue speak talk", after)),
         "go" => has("over through ahead and back check talk ask get do find look pick", next),
@@ -257,7 +253,7 @@ impl<'a> Scan<'a> {
         let (who, end) = written.or_else(|| {
             // A name that is a word, or heard wrong, only where one is called.
             let next = self.word(i + 1);
-            let called = has("can could would please you you'll needs is has will", next) && (i == 0 || self.opens[i]);
+            let called = has("can could would please you you'll needs is has will", next) && (i == 0 || self.opens(i));
             let to = i > 0
                 && matches!(
                     self.word(i - 1),
@@ -280,6 +276,16 @@ impl<'a> Scan<'a> {
 
     fn word(&self, i: usize) -> &str {
         self.words.get(i).map_or("", |it| it)
+    }
+
+    /// A clause may begin there.
+    fn opens(&self, i: usize) -> bool {
+        self.opens.get(i).copied().unwrap_or(false)
+    }
+
+    /// Somebody is named there.
+    fn name(&self, i: usize) -> bool {
+        self.named.get(i).is_some_and(Option::is_some)
     }
 
     /// One of these words, with spaces between them.
@@ -331,7 +337,7 @@ impl<'a> Scan<'a> {
                     "you we i they he she it there the this that anyone anybody everyone any these those \
             your our someone somebody",
                     next,
-                ) || self.named.get(first + 1).is_some_and(Option::is_some)
+                ) || self.name(first + 1)
             }
             _ => false,
         }
@@ -435,7 +441,7 @@ impl<'a> Scan<'a> {
     fn meets(&self, at: usize) -> bool {
         let next = self.word(at) == "next";
         let told = (at..(at + 6).min(self.words.len())).any(|i| self.any(i, "is will would should on for at be"));
-        let ours = at > 0 && self.any(at - 1, "our the my") || at == 0 || self.opens[at];
+        let ours = at > 0 && self.any(at - 1, "our the my") || at == 0 || self.opens(at);
         if next {
             return told && ours && !self.asks();
         }
@@ -553,8 +559,7 @@ impl<'a> Scan<'a> {
                     "see if|see what|see whether|ask him|ask her|ask them|give it a|go back and|go and|\
             show you tomorrow|put together|put that|add that to|add it to|get",
                 );
-                let named = self.named.get(verb + 1).is_some_and(Option::is_some)
-                    && self.any(verb, "ask tell show give remind");
+                let named = self.name(verb + 1) && self.any(verb, "ask tell show give remind");
                 let asked = i > 0 && self.any(i - 1, "don't please");
                 return if (!idle || kept || named) && !asked && !self.word(verb).is_empty() { cue(5) } else { None };
             }
@@ -603,7 +608,7 @@ impl<'a> Scan<'a> {
             let from = next + usize::from(self.word(next) == "and");
             let Some(Some((who, words))) = self.named.get(from) else { break };
             // Two names side by side without "and" are a call and a subject, unless a mark parts them.
-            if from == next && !self.opens[from] {
+            if from == next && !self.opens(from) {
                 break;
             }
             if !all.contains(who) {
@@ -623,12 +628,12 @@ impl<'a> Scan<'a> {
         if before == "and"
             && i >= 2
             && self.named[..i - 1].iter().rev().take(3).any(Option::is_some)
-            && self.named.get(i.wrapping_sub(2)).is_some_and(Option::is_some)
+            && self.name(i.wrapping_sub(2))
         {
             return None;
         }
         let asked = self.any(i.saturating_sub(1), "does did do has is will can could should would was")
-            && (i == 1 || self.opens.get(i - 1).copied().unwrap_or(false));
+            && (i == 1 || self.opens(i - 1));
         // "to Bob by Friday", "with Anna": somebody of the sentence, not its subject.
         let object = has("to with from for by about of at than like cc thanks thank", before);
         if has("ask tell want like need get have let remind expect encourage prefer task", before) {
@@ -712,7 +717,7 @@ impl<'a> Scan<'a> {
             return cue(5);
         }
         // "Bob please share", "Tom you'll handle", "Anna don't forget", "Priya send me"
-        let called = i == self.past_fillers() || self.opens[i] || i + (next - i) >= self.words.len();
+        let called = i == self.past_fillers() || self.opens(i) || i + (next - i) >= self.words.len();
         if !called {
             return None;
         }
@@ -769,7 +774,7 @@ impl<'a> Scan<'a> {
                     || self.any(verb, "no don't wait hold note continue go repeat explain let")
                         && !self.phrase(verb, "don't forget")
                         && !self.phrase(verb, "go ahead")
-                        && !self.named.get(verb + 1).is_some_and(Option::is_some)
+                        && !self.name(verb + 1)
                 {
                     return None;
                 }
@@ -777,10 +782,10 @@ impl<'a> Scan<'a> {
                 return cue(4, if everyone { Who::Everyone } else { you() });
             }
             "don't" if self.phrase(i + 1, "forget to") => return cue(4, you()),
-            "make" if self.any(i + 1, "sure") && (i == self.past_fillers() || self.opens[i]) => {
+            "make" if self.any(i + 1, "sure") && (i == self.past_fillers() || self.opens(i)) => {
                 return cue(4, you());
             }
-            "go" if self.phrase(i + 1, "ahead and") && (i == self.past_fillers() || self.opens[i]) => {
+            "go" if self.phrase(i + 1, "ahead and") && (i == self.past_fillers() || self.opens(i)) => {
                 return cue(4, you());
             }
             "you'll" => {
@@ -927,7 +932,7 @@ impl<'a> Scan<'a> {
                 | "join"
                 | "copy"
                 | "back"
-        ) && !self.opens[last];
+        ) && !self.opens(last);
         (!object).then_some(who)
     }
 
@@ -979,7 +984,7 @@ impl<'a> Scan<'a> {
             "can" | "could" | "should" | "shall"
                 if self.word(i + 1) == "we" && self.phrases(self.past_adverbs(i + 2), AGAIN) =>
             {
-                return if i == self.past_fillers() || self.opens[i] { cue(Hint::FollowUp) } else { None };
+                return if i == self.past_fillers() || self.opens(i) { cue(Hint::FollowUp) } else { None };
             }
             "let's" => {
                 let verb = self.past_adverbs(i + 1);
@@ -1047,7 +1052,7 @@ impl<'a> Scan<'a> {
 
     /// An order without a name: "don't forget", "send me the file".
     fn order(&self, i: usize) -> Option<Cue> {
-        let first = i == self.past_fillers() || self.opens[i] && i > 0;
+        let first = i == self.past_fillers() || self.opens(i) && i > 0;
         if !first || !has(ORDERS, self.word(i)) {
             return None;
         }
@@ -1061,12 +1066,10 @@ impl<'a> Scan<'a> {
         );
         let known =
             has("the it that this me him her them us a an to up out our your my everyone all with sure", object)
-                || self.named.get(i + 1).is_some_and(Option::is_some);
+                || self.name(i + 1);
         let soon = self.later(i);
         let who = self.called().map_or(Who::You, |it| Who::People(vec![it]));
-        let idle_let = self.word(i) == "let"
-            && !self.named.get(i + 1).is_some_and(Option::is_some)
-            && !self.any(i + 1, "them him her everyone");
+        let idle_let = self.word(i) == "let" && !self.name(i + 1) && !self.any(i + 1, "them him her everyone");
         let strength = if known && (!idle || soon) && !idle_let { 3 } else { return None };
         (!has("do get take own work", self.word(i)) || soon).then_some(Cue { strength, at: i, hint: Hint::Action, who })
     }

@@ -78,7 +78,7 @@ fn written(t: &Tokens<'_>, at: usize) -> Option<(Kind, String, usize)> {
     }
     let mut end = touching(t, at);
     let joined = |end: usize| -> String { (at..end).filter_map(|it| t.get(it)).map(|it| it.text).collect() };
-    let scheme = t.any(at, &["http", "https", "ftp"]) && t.is(at + 1, ":") && t.is(at + 2, "/") && t.is(at + 3, "/");
+    let scheme = t.any(at, "http https ftp") && t.is(at + 1, ":") && t.is(at + 2, "/") && t.is(at + 3, "/");
     let www = t.word(at) == "www" && t.is(at + 1, ".");
     if scheme || www {
         end = (at..end).find(|it| t.is_any(*it, &["<", ">", "\"", " ", "“", "”"])).unwrap_or(end);

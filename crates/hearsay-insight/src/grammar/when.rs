@@ -65,7 +65,7 @@ impl Reader<'_> {
 
     /// A day or a stretch alone.
     fn plain(&self, at: usize) -> Read<Found> {
-        let around = usize::from(self.t.any(at, &["around"]) && self.t.word(at + 1) == "the");
+        let around = usize::from(self.t.any(at, "around") && self.t.word(at + 1) == "the");
         let day = longer(self.day(at + around), self.listed_day(at)).map(|(it, end)| (self.day_found(it), end));
         let stretch = self.stretch(at).map(|(it, end)| (self.stretch_found(it), end));
         // "May 5" is a day before it is a month; the longer wins.
@@ -134,9 +134,7 @@ impl Reader<'_> {
     fn moment(&self, at: usize) -> Read<Found> {
         let t = self.t;
         let found = |it: DateTime| Found { kind: Kind::DateTime, values: vec![Value::Moment(it)] };
-        for words in
-            [&["now"][..], &["right", "now"], &["at", "the", "moment"], &["at", "present"], &["at", "this", "time"]]
-        {
+        for words in ["now", "right now", "at the moment", "at present", "at this time"] {
             if let Some(end) = t.phrase(at, words) {
                 return Some((found(self.now), end));
             }
@@ -176,20 +174,19 @@ impl Reader<'_> {
     pub(crate) fn end_of_day(&self, at: usize) -> Read<Day> {
         let t = self.t;
         let the = usize::from(t.word(at) == "the");
-        if t.any(at + the, &["eod", "cob"]) {
+        if t.any(at + the, "eod cob") {
             let next = at + the + 1;
             return Some(self.day(next).map_or((Day::On(self.today()), next), |(day, end)| (day, end)));
         }
-        for words in [&["close", "of", "business"][..], &["close", "of", "play"], &["end", "of", "business"]] {
+        for words in ["close of business", "close of play", "end of business"] {
             if let Some(next) = t.phrase(at, words) {
                 let next = next + usize::from(t.word(next) == "day");
                 let on = next + usize::from(t.word(next) == "on");
                 return Some(self.day(on).unwrap_or((Day::On(self.today()), next)));
             }
         }
-        let next = t.phrase(at, &["end", "of"])?;
-        for words in [&["the", "day"][..], &["day"], &["the", "working", "day"], &["the", "business", "day"], &["play"]]
-        {
+        let next = t.phrase(at, "end of")?;
+        for words in ["the day", "day", "the working day", "the business day", "play"] {
             if let Some(end) = t.phrase(next, words) {
                 let on = end + usize::from(t.word(end) == "on");
                 return Some(self.day(on).unwrap_or((Day::On(self.today()), end)));
@@ -202,18 +199,18 @@ impl Reader<'_> {
     /// "3 minutes", "more than 4 days".
     fn length(&self, at: usize) -> Read<Found> {
         let t = self.t;
-        let from = [&["more", "than"][..], &["less", "than"], &["at", "least"], &["at", "most"], &["up", "to"]]
+        let from = ["more than", "less than", "at least", "at most", "up to"]
             .iter()
             .find_map(|it| t.phrase(at, it))
             .unwrap_or(at);
         let (it, end) = self.duration_words(from).or_else(|| {
             // "the hour"
-            t.phrase(at, &["the", "hour"])?;
+            t.phrase(at, "the hour")?;
             let (it, _) = super::span::duration_of(1, Unit::Hour)?;
             (t.word(at.wrapping_sub(1)) == "for").then_some((it, at + 2))
         })?;
         // "a second round", "one second" of a sequence.
-        if t.any(from, &["a"]) && t.word(from + 1) == "second" && from + 2 == end {
+        if t.any(from, "a") && t.word(from + 1) == "second" && from + 2 == end {
             return None;
         }
         // "all week" of a set is one; "some second" none.
@@ -286,11 +283,8 @@ impl Reader<'_> {
             Some(_) => {
                 t.any(
                     at,
-                    &[
-                        "on", "in", "for", "to", "and", "or", "if", "because", "with", "so", "then", "please",
-                        "tomorrow", "today", "tonight", "but", "we", "i", "right", "okay", "sharp", "this", "next",
-                        "at", "when", "as",
-                    ],
+                    "on in for to and or if because with so then please tomorrow today tonight but we i right \
+                    okay sharp this next at when as",
                 ) || words::weekday(t.word(at)).is_some()
             }
         }
@@ -321,7 +315,7 @@ impl Reader<'_> {
             return (it.clock && it.seconds > 0).then(|| Some((lasting(a, it.seconds)?, end)))?;
         }
         let dash = t.dash(next);
-        if !(dash || t.any(next, &["to", "until", "till", "through", "thru"]) || between && t.word(next) == "and") {
+        if !(dash || t.any(next, "to until till through thru") || between && t.word(next) == "and") {
             return None;
         }
         let (b, end) = clock::clock(t, next + 1, true)?;
@@ -353,7 +347,7 @@ impl Reader<'_> {
             part = Some(late);
             next += 1;
         }
-        if t.any(next, &["in", "during"]) && t.word(next + 1) == "the" {
+        if t.any(next, "in during") && t.word(next + 1) == "the" {
             led = true;
             next += 2;
             if let Some(late) = adjust(t.word(next)) {
@@ -367,10 +361,10 @@ impl Reader<'_> {
             "breakfast" => Some(Daypart::Breakfast),
             _ => None,
         };
-        let (which, end) = if t.phrase(at, &["at", "night"]).is_some() {
+        let (which, end) = if t.phrase(at, "at night").is_some() {
             (Daypart::Night, at + 2)
-        } else if t.any(at, &["at", "around", "before", "after", "during"])
-            && let Some(it) = meal(t.word(at + 1)).filter(|_| !t.any(at + 2, &["time", "with"]))
+        } else if t.any(at, "at around before after during")
+            && let Some(it) = meal(t.word(at + 1)).filter(|_| !t.any(at + 2, "time with"))
         {
             let (from, to) = it.hours();
             let range = match t.word(at) {
@@ -379,7 +373,7 @@ impl Reader<'_> {
                 _ => (Some(from), Some(to)),
             };
             return Some((Bit::Between(vec![range]), at + 2));
-        } else if let Some(end) = t.phrase(next, &["business", "hours"]) {
+        } else if let Some(end) = t.phrase(next, "business hours") {
             (Daypart::Business, end)
         } else {
             let word = t.word(next);
@@ -396,11 +390,11 @@ impl Reader<'_> {
         };
         // "in the morning at 7", "evening from 7 to 9"
         let comma = end + usize::from(t.is(end, ","));
-        let ranged = self.clocks(comma, true).filter(|_| dated || t.any(comma, &["from", "between"]));
+        let ranged = self.clocks(comma, true).filter(|_| dated || t.any(comma, "from between"));
         if let Some((Bit::Between(times), end)) = ranged {
             return Some((Bit::Between(times_within(t_range(self, comma)?, which).unwrap_or(times)), end));
         }
-        let lead = usize::from(t.any(comma, &["at", "around", "about", "@"]) || t.is(comma, "@"));
+        let lead = usize::from(t.any(comma, "at around about @") || t.is(comma, "@"));
         if let Some((it, end)) = clock::clock(t, comma + lead, lead > 0)
             && (lead > 0 || it.shape == Shape::Firm)
         {
@@ -432,7 +426,7 @@ impl Reader<'_> {
             )
         };
         if let Some((side, next)) = self.side(at) {
-            let next = next + usize::from(t.any(next, &["around", "about"]));
+            let next = next + usize::from(t.any(next, "around about"));
             let (it, end) = clock::clock(t, next, true)?;
             // A bare number after "before" counts things.
             let ok = it.shape == Shape::Firm || it.shape == Shape::Pair && self.ends(end) && !t.word(at).is_empty();
@@ -446,35 +440,35 @@ impl Reader<'_> {
     /// "before", "no later than", "since".
     fn side(&self, at: usize) -> Read<Side> {
         let t = self.t;
-        let phrases: &[(&[&str], Side)] = &[
-            (&["no", "later", "than"], Side::Before),
-            (&["not", "later", "than"], Side::Before),
-            (&["as", "late", "as"], Side::Before),
-            (&["as", "early", "as"], Side::Since),
-            (&["any", "time", "from"], Side::Since),
-            (&["anytime", "from"], Side::Since),
-            (&["any", "time", "after"], Side::After),
-            (&["anytime", "after"], Side::After),
-            (&["any", "time", "before"], Side::Before),
-            (&["later", "than"], Side::After),
-            (&["greater", "than"], Side::After),
-            (&["earlier", "than"], Side::Before),
-            (&["less", "than"], Side::Before),
-            (&["prior", "to"], Side::Before),
-            (&["before"], Side::Before),
-            (&["by"], Side::Before),
-            (&["until"], Side::Before),
-            (&["till"], Side::Before),
-            (&["after"], Side::After),
-            (&["since"], Side::Since),
-            (&["starting", "from"], Side::Since),
-            (&["starting", "on"], Side::Since),
-            (&["beginning", "on"], Side::Since),
-            (&["starting"], Side::Since),
-            (&["beginning"], Side::Since),
+        let phrases: &[(&str, Side)] = &[
+            ("no later than", Side::Before),
+            ("not later than", Side::Before),
+            ("as late as", Side::Before),
+            ("as early as", Side::Since),
+            ("any time from", Side::Since),
+            ("anytime from", Side::Since),
+            ("any time after", Side::After),
+            ("anytime after", Side::After),
+            ("any time before", Side::Before),
+            ("later than", Side::After),
+            ("greater than", Side::After),
+            ("earlier than", Side::Before),
+            ("less than", Side::Before),
+            ("prior to", Side::Before),
+            ("before", Side::Before),
+            ("by", Side::Before),
+            ("until", Side::Before),
+            ("till", Side::Before),
+            ("after", Side::After),
+            ("since", Side::Since),
+            ("starting from", Side::Since),
+            ("starting on", Side::Since),
+            ("beginning on", Side::Since),
+            ("starting", Side::Since),
+            ("beginning", Side::Since),
         ];
         if let Some((words, side)) = phrases.iter().find(|(words, _)| t.phrase(at, words).is_some()) {
-            return Some((*side, at + words.len()));
+            return Some((*side, t.phrase(at, words)?));
         }
         let equal = usize::from(t.is(at + 1, "="));
         match (t.is(at, "<"), t.is(at, ">"), equal) {
@@ -489,7 +483,7 @@ impl Reader<'_> {
     /// "or later", "and greater", as they follow a point that ends what is said.
     fn side_after(&self, at: usize) -> Read<Side> {
         let t = self.t;
-        if !t.any(at, &["or", "and"]) {
+        if !t.any(at, "or and") {
             return None;
         }
         let side = match t.word(at + 1) {
@@ -497,7 +491,7 @@ impl Reader<'_> {
             "earlier" | "before" | "older" | "less" => Side::Before,
             _ => return None,
         };
-        let closed = t.get(at + 2).is_none_or(|it| it.kind == Lexed::Mark) || t.any(at + 1, &["later", "earlier"]);
+        let closed = t.get(at + 2).is_none_or(|it| it.kind == Lexed::Mark) || t.any(at + 1, "later earlier");
         closed.then_some((side, at + 2))
     }
 
@@ -505,8 +499,8 @@ impl Reader<'_> {
     fn sided(&self, at: usize) -> Read<Found> {
         let t = self.t;
         // "more than 2 weeks before today"
-        for (words, more) in [(["more", "than"], true), (["less", "than"], false)] {
-            let Some(from) = t.phrase(at, &words) else { continue };
+        for (words, more) in [("more than", true), ("less than", false)] {
+            let Some(from) = t.phrase(at, words) else { continue };
             let (it, next) = self.duration_words(from)?;
             let sign = match t.word(next) {
                 "before" => -1,
@@ -529,14 +523,11 @@ impl Reader<'_> {
             };
             return Some((open_days(vec![range]), end));
         }
-        if t.any(at, &["to", "till"])
-            && t.word(at + 1) == "date"
-            && !t.any(at.wrapping_sub(1), &["up", "year", "month"])
-        {
+        if t.any(at, "to till") && t.word(at + 1) == "date" && !t.any(at.wrapping_sub(1), "up year month") {
             return Some((open_days(vec![(None, Some(self.today()))]), at + 2));
         }
         if let Some((side, next)) = self.side(at) {
-            let next = next + usize::from(t.any(next, &["around", "about"]));
+            let next = next + usize::from(t.any(next, "around about"));
             let (point, end) = self.point_of_day(next, true)?;
             return Some((self.side_found(&point, side)?, end));
         }
@@ -614,7 +605,7 @@ impl Reader<'_> {
     fn day_or_part(&self, at: usize) -> Read<(Day, Option<Daypart>)> {
         let t = self.t;
         let on = |days: i64, part| Some((Day::On(add_days(self.today(), days)?), Some(part)));
-        if t.any(at, &["tonight", "tonite"]) {
+        if t.any(at, "tonight tonite") {
             return Some((on(0, Daypart::Night)?, at + 1));
         }
         if let Some((turn, next)) = words::turn(t, at)
@@ -656,11 +647,11 @@ impl Reader<'_> {
         }
         let sep = next + usize::from(t.is_any(next, &[",", ":"]) || t.is(next, "-") && t.is(next.wrapping_sub(1), ")"));
         // "today pm"
-        if part.is_none() && t.any(next, &["am", "pm"]) {
+        if part.is_none() && t.any(next, "am pm") {
             let part = if t.word(next) == "pm" { Daypart::Afternoon } else { Daypart::Morning };
             return Some(((day, hours(part)), next + 1));
         }
-        let lead = usize::from(t.any(sep, &["at", "around", "about", "@"]) || t.is(sep, "@"));
+        let lead = usize::from(t.any(sep, "at around about @") || t.is(sep, "@"));
         let bit = self.clocks(sep, true).or_else(|| self.clocks(sep + lead, true).filter(|_| lead > 0));
         let bit = longer(bit, self.open_clock(sep));
         let bit = longer(bit, if part.is_none() { self.daypart(sep, true) } else { None });
@@ -701,7 +692,7 @@ impl Reader<'_> {
             longer(longer(plain, ranged), loose)?
         };
         let sep = next + usize::from(t.is_any(next, &[","]) && matches!(bit, Bit::At(_)));
-        let sep = sep + usize::from(t.any(sep, &["on", "of", "for"]));
+        let sep = sep + usize::from(t.any(sep, "on of for"));
         let ((day, part), end) = self.day_or_part(sep)?;
         // A bare number before a month is its day.
         if let Bit::At(it) = &bit
@@ -731,7 +722,7 @@ impl Reader<'_> {
     }
 
     fn tonight(&self, at: usize) -> bool {
-        self.t.any(at, &["tonight", "tonite"])
+        self.t.any(at, "tonight tonite")
     }
 
     /// An end of a range.
@@ -743,7 +734,7 @@ impl Reader<'_> {
         }
         let clock = clock::clock(t, at, false).map(|(it, end)| (Point::Clock(it), end));
         best = longer(best, clock);
-        let now = t.phrase(at, &["now"]).or_else(|| t.phrase(at, &["date"])).map(|end| (Point::Now, end));
+        let now = t.phrase(at, "now").or_else(|| t.phrase(at, "date")).map(|end| (Point::Now, end));
         longer(best, now)
     }
 
@@ -779,7 +770,7 @@ impl Reader<'_> {
     fn joined<T>(&self, at: usize, between: bool, led: bool, read: impl Fn(usize) -> Read<T>) -> Read<T> {
         let t = self.t;
         let dash = t.dash(at);
-        let word = t.any(at, &["to", "until", "till", "through", "thru"]);
+        let word = t.any(at, "to until till through thru");
         if !(dash || word || between && t.word(at) == "and") {
             return None;
         }
@@ -822,7 +813,7 @@ impl Reader<'_> {
         let ((a, _), next) = number(from)?;
         let ((b, _), next) = self.joined(next, between, led, number)?;
         let next = next + usize::from(t.word(next) == "day");
-        let next = next + usize::from(t.any(next, &["of", "in"]));
+        let next = next + usize::from(t.any(next, "of in"));
         if let Some((range, end)) = self.month_from_here(next) {
             let day = |it: i8| add_days(range.0, i64::from(it) - 1).filter(|it| *it < range.1);
             return Some((open_days(vec![(Some(day(a)?), Some(day(b)?))]), end));
@@ -960,7 +951,7 @@ impl Reader<'_> {
         let t = self.t;
         let found = |code: String| Found { kind: Kind::Recurrence, values: vec![Value::Recurrence(code)] };
         let at_time = |next: usize| -> Option<(Clock, usize)> {
-            let lead = usize::from(t.any(next, &["at", "around", "@"]));
+            let lead = usize::from(t.any(next, "at around @"));
             let (it, end) = clock::clock(t, next + lead, lead > 0)?;
             (lead > 0 || it.shape == Shape::Firm).then_some((it, end))
         };
@@ -991,7 +982,7 @@ impl Reader<'_> {
             }
             return Some((found(adverb.to_owned()), at + 1));
         }
-        if t.any(at, &["bi", "semi"]) && t.is(at + 1, "-") {
+        if t.any(at, "bi semi") && t.is(at + 1, "-") {
             let code = match (t.word(at), t.word(at + 2)) {
                 ("bi", "weekly") => "P2W",
                 ("bi", "monthly") => "P2M",
@@ -1002,7 +993,7 @@ impl Reader<'_> {
             return Some((found(code.to_owned()), at + 3));
         }
         // "once a week"
-        if t.any(at, &["once", "twice"]) && t.any(at + 1, &["a", "per", "every", "an"]) {
+        if t.any(at, "once twice") && t.any(at + 1, "a per every an") {
             let unit = words::unit(t.word(at + 2))?;
             return Some((found(format!("P{}", unit_code(1, unit)?)), at + 3));
         }
@@ -1024,15 +1015,15 @@ impl Reader<'_> {
         if t.word(at) == "weekends" {
             return Some((found("P1WE".to_owned()), at + 1));
         }
-        if t.any(at, &["mornings", "afternoons", "evenings", "nights"]) {
+        if t.any(at, "mornings afternoons evenings nights") {
             let part = clock::daypart_word(t.word(at))?;
             let counted = at > 0 && (!t.digits(at - 1).is_empty() || number::unit(t.word(at - 1)).is_some());
             return (!counted).then(|| (found(format!("T{}", part.code())), at + 1));
         }
-        if !t.any(at, &["every", "each"]) && t.phrase(at, &["any", "weekend"]).is_none() {
+        if !t.any(at, "every each") && t.phrase(at, "any weekend").is_none() {
             return None;
         }
-        let other = t.any(at + 1, &["other", "second", "alternate"]);
+        let other = t.any(at + 1, "other second alternate");
         let next = at + 1 + usize::from(other);
         if let Some(weekday) = words::weekday(t.word(next)) {
             let code = format!("XXXX-WXX-{}", weekday.to_monday_one_offset());
@@ -1162,7 +1153,7 @@ fn lasting(from: Clock, seconds: i64) -> Option<Bit> {
 /// The two clocks of a range, as they were said.
 fn t_range(reader: &Reader<'_>, at: usize) -> Option<(Clock, Clock)> {
     let t = reader.t;
-    let from = at + usize::from(t.any(at, &["from", "between", "at"]));
+    let from = at + usize::from(t.any(at, "from between at"));
     let (a, next) = clock::clock(t, from, true)?;
     let (b, _) = clock::clock(t, next + 1, true)?;
     Some((a, b))
@@ -1254,7 +1245,7 @@ impl Reader<'_> {
         if matches!(side, Some(Side::After | Side::Since)) {
             return None;
         }
-        let before = side.is_some() && t.any(next - 1, &["before", "to"]);
+        let before = side.is_some() && t.any(next - 1, "before to");
         let the = next + usize::from(side.is_some() && t.word(next) == "the" && self.period(next).is_none());
         let (period, end) = self.period(the)?;
         // A day there is longer: "Wednesday next week".
@@ -1274,7 +1265,7 @@ impl Reader<'_> {
     /// What only the search for a due date takes for one: "end of the quarter", "due the fifteenth".
     pub(crate) fn loose_when(&self, at: usize) -> Read<Found> {
         let t = self.t;
-        let led = at > 0 && (t.any(at - 1, &["due", "by", "before", "until", "on", "for"]));
+        let led = at > 0 && (t.any(at - 1, "due by before until on for"));
         if !led {
             return None;
         }
