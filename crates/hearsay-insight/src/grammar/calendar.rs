@@ -181,10 +181,10 @@ fn easter(year: i16) -> Option<Date> {
     date(year, i8::try_from(month).ok()?, i8::try_from(day).ok()?)
 }
 
-/// A day of the tabular Islamic calendar (eleven leap years in thirty).
+/// A day of the tabular Islamic calendar (eleven leap years in thirty), its epoch the 15th of July 622.
 fn islamic(year: i64, month: i64, day: i64) -> Option<Date> {
     let days = (year - 1) * 354 + (3 + 11 * year) / 30 + (month - 1) * 29 + month / 2 + day - 1;
-    add_days(date(622, 7, 19)?, days)
+    add_days(date(622, 7, 18)?, days)
 }
 
 /// A day, as far as the words tell it.

@@ -249,6 +249,14 @@ fn plain(t: &Tokens<'_>, at: usize, loose: bool) -> Option<(Clock, usize)> {
         }
         _ => {}
     }
+    if let Some((12, next)) = hour(t, at) {
+        let next = oclock(t, next).unwrap_or(next);
+        match t.word(next) {
+            "noon" | "midday" => return Some((Clock::new(12, 0, 0, true)?, next + 1)),
+            "midnight" => return Some((Clock::new(0, 0, 0, true)?, next + 1)),
+            _ => {}
+        }
+    }
     // "ten past nine", "twenty minutes to five"
     let counts = if t.digits(at).len() <= 2 && !t.digits(at).is_empty() {
         t.digits(at).parse().ok().map(|it| (it, at + 1))

@@ -14,6 +14,8 @@ use super::words::{self, Turn, Unit};
 pub(crate) struct Reader<'a> {
     pub(crate) t: &'a Tokens<'a>,
     pub(crate) now: DateTime,
+    /// The token after the dash of a range, whose digits are no rest of a longer number; 0 where there is none.
+    pub(crate) joined: usize,
 }
 
 pub(crate) type Read<T> = Option<(T, usize)>;
@@ -89,7 +91,12 @@ impl<'a> Reader<'a> {
         let word = t.word(at);
         let before = at.checked_sub(1).map_or("", |it| t.word(it));
         let led = PREPOSITIONS.contains(&before) || (at > 0 && t.dash(at - 1));
+        let ranged =
+            (t.any(next, "to through until till and") || t.dash(next)) && words::month(t.word(next + 1)).is_some();
+        let joins = at >= 2 && (matches!(before, "to" | "through" | "until" | "till" | "and") || t.dash(at - 1));
+        let ranged = ranged || joins && words::month(t.word(at - 2)).is_some();
         let ok = match word {
+            _ if ranged => true,
             "may" => {
                 led && !self.modal(at) && !matches!(before, "the" | "this" | "and" | "or" | "about")
                     || before == "this" && (next == t.len() || !self.modal(at))
@@ -391,7 +398,7 @@ impl<'a> Reader<'a> {
     /// Digits that belong to a longer number or code before them.
     pub(crate) fn tail_of_number(&self, at: usize) -> bool {
         let t = self.t;
-        if at == 0 || !t.glued(at) {
+        if at == 0 || !t.glued(at) || at == self.joined {
             return false;
         }
         if t.is_any(at - 1, &["-", ".", "/", ":", ","]) {
@@ -423,6 +430,17 @@ impl<'a> Reader<'a> {
                 }
             }
             if from > at {
+                // "the day before Christmas"
+                let sign = match t.word(from + 1) {
+                    "after" => 1,
+                    "before" => -1,
+                    _ => 0,
+                };
+                if sign != 0
+                    && let Some((day, end)) = self.anchor(from + 2)
+                {
+                    return Some((Day::On(add_days(day, sign)?), end));
+                }
                 // Alone they are seen from today; "day after day" is not.
                 for (word, days) in [("after", 1), ("before", -1)] {
                     let ends = t.get(from + 2).is_none_or(|it| it.kind == super::lex::Kind::Mark);
@@ -530,6 +548,12 @@ impl<'a> Reader<'a> {
         if on {
             return None;
         }
+        // "the monday after next"
+        for (words, weeks) in [("after next", 2), ("before last", -2)] {
+            if let Some(end) = t.phrase(next, words).filter(|_| turn.is_none()) {
+                return Some((Day::On(in_week(self.today(), weeks, weekday)?), end));
+            }
+        }
         // A date after it tells which.
         let sep = next + usize::from(t.is_any(next, &[",", "-", "("]));
         let sep = sep + usize::from(t.word(sep) == "the" && sep == next);
@@ -553,9 +577,11 @@ impl<'a> Reader<'a> {
         // "Sunday 31", "friday the 26th"
         if let Some(((day, ordinal), end)) = self.day_number(sep) {
             let ranged = t.dash(end) || t.any(end, "to minutes hours people");
-            if sep == next + usize::from(the) && (ordinal || (day > 12 && !ranged)) {
+            let near = sep == next + usize::from(the) || t.is(next, "(");
+            if near && (ordinal || (day > 12 && !ranged)) {
                 let today = self.today();
                 let this = date(today.year(), today.month(), day).filter(|it| the && it.weekday() == weekday);
+                let end = end + usize::from(t.is(next, "(") && t.is(end, ")"));
                 return Some((this.map_or(Day::WeeklyMonthly(weekday, day), Day::On), end));
             }
         }

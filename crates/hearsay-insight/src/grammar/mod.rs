@@ -177,10 +177,11 @@ pub struct Entity {
 }
 
 impl Entity {
-    /// What it most likely means: of several, the next to come.
+    /// What it most likely means: of several, the next to come; after "since", the last that was.
     #[must_use]
     pub fn value(&self) -> &Value {
         let ahead = matches!(self.kind, Kind::Date | Kind::DateRange | Kind::DateTime | Kind::DateTimeRange);
+        let ahead = ahead && !self.text.get(..5).is_some_and(|it| it.eq_ignore_ascii_case("since"));
         // Times vary slowest: the second is the next day for the time as said.
         let at = if ahead && self.values.len() > 1 { 1 } else { 0 };
         &self.values[at]
@@ -192,7 +193,7 @@ impl Entity {
 pub fn entities(text: &str, context: &Context<'_>) -> Vec<Entity> {
     let lower = text.to_ascii_lowercase();
     let tokens = Tokens::new(&lower);
-    let reader = Reader { t: &tokens, now: context.now };
+    let reader = Reader { t: &tokens, now: context.now, joined: 0 };
     let mut found = Vec::new();
     let mut at = 0;
     while at < tokens.len() {
@@ -212,7 +213,7 @@ pub fn entities(text: &str, context: &Context<'_>) -> Vec<Entity> {
 /// What begins at a token of the text, but for names: its kind and the token after it.
 pub(crate) fn find_at(text: &str, tokens: &Tokens<'_>, at: usize, now: DateTime) -> Option<(Kind, usize)> {
     let nobody = Names::default();
-    Reader { t: tokens, now }.entity(text, at, &nobody).map(|(kind, _, end)| (kind, end))
+    Reader { t: tokens, now, joined: 0 }.entity(text, at, &nobody).map(|(kind, _, end)| (kind, end))
 }
 
 impl Reader<'_> {

@@ -218,7 +218,9 @@ fn leads(t: &Tokens<'_>, at: usize, end: usize) -> bool {
 
 pub(crate) fn money(t: &Tokens<'_>, at: usize) -> Read<Value> {
     // "$ 75 million", "USD 200", "c $ 300 million"
-    if let Some((unit, next)) = unit(t, at)
+    // "a $ 300 million contract": only "c $" is written apart.
+    let apart = t.word(at).len() == 1 && t.word(at) != "c" && !t.glued(at + 1);
+    if let Some((unit, next)) = unit(t, at).filter(|_| !apart)
         && !(t.glued(at) && t.digits(at.wrapping_sub(1)).is_empty() && !t.word(at.wrapping_sub(1)).is_empty())
     {
         if leads(t, at, next)
@@ -250,10 +252,14 @@ pub(crate) fn money(t: &Tokens<'_>, at: usize) -> Read<Value> {
         return None;
     }
     // "50 cents", "thirteen dollars and forty-five cents", "a dollar"
+    let mut one = false;
     let (mut amount, mut next) = match number::amount(t, at) {
         Some(it) => it,
         None => match t.word(at) {
-            "a" => (Decimal::whole(1), at + 1),
+            "a" if !t.word(at + 1).is_empty() => {
+                one = true;
+                (Decimal::whole(1), at + 1)
+            }
             "half" if t.any(at + 1, "a") => (Decimal::new(5, 1), at + 2),
             _ => return None,
         },
@@ -272,12 +278,10 @@ pub(crate) fn money(t: &Tokens<'_>, at: usize) -> Read<Value> {
     {
         return None;
     }
-    if t.word(at) == "a" && !(unit.plain || t.any(next, "pound cent penny euro buck"))
-        || t.word(next) == "p" && !t.glued(next)
-    {
+    if one && !(unit.plain || t.any(next, "pound cent penny euro buck")) || t.word(next) == "p" && !t.glued(next) {
         return None;
     }
-    if t.word(next) == "p" && t.word(next + 1) == "m" || t.word(next) == "mark" && t.word(at) == "a" {
+    if t.word(next) == "p" && t.word(next + 1) == "m" || t.word(next) == "mark" && one {
         return None;
     }
     // "75 USD million"

@@ -184,11 +184,25 @@ impl Reader<'_> {
             let goes_on = t.is_any(from + 1, &["-", "/", "."]) && t.glued(from + 1) && !t.digits(from + 2).is_empty();
             return (!goes_on && (1..=12).contains(&month)).then(|| in_year(year, month, from + 1))?;
         }
+        // "09/2018"
+        if matches!(digits.len(), 1 | 2)
+            && !self.tail_of_number(at)
+            && t.is_any(at + 1, &["/", "-"])
+            && t.glued(at + 1)
+            && t.glued(at + 2)
+        {
+            let month = digits.parse().ok().filter(|it| (1..=12).contains(it))?;
+            let (year, end) =
+                Reader { joined: at + 2, ..*self }.year(at + 2).filter(|it| (1900..2200).contains(&it.0))?;
+            let goes_on = t.is_any(end, &["-", "/", "."]) && t.glued(end) && !t.digits(end + 1).is_empty();
+            return (!goes_on && !t.digits(at + 2).is_empty()).then(|| in_year(year, month, end))?;
+        }
         if let Some((turn, next)) = words::turn(t, at)
             && let Some((month, end)) = self.month(next)
         {
             // "this may be": the verb.
-            if t.word(next) == "may" && !(t.word(at) != "this" || end == t.len() || t.is_any(end, &[".", ",", "?"])) {
+            let ends = end == t.len() || t.is_any(end, &[".", ",", "?"]) || t.any(end, "to through until and or");
+            if t.word(next) == "may" && t.word(at) == "this" && !ends {
                 return None;
             }
             if self.day_number(end).is_some_and(|it| it.0.1) {
@@ -230,6 +244,25 @@ impl Reader<'_> {
     fn turned_unit(&self, at: usize) -> Option<(Period, Unit, usize)> {
         let t = self.t;
         let the = t.word(at) == "the";
+        // "the week after next"
+        let from = at + usize::from(the);
+        if let Some(unit) =
+            words::unit(t.word(from)).filter(|it| matches!(it, Unit::Week | Unit::Weekend | Unit::Month | Unit::Year))
+        {
+            for (words, steps) in [("after next", 2), ("before last", -2)] {
+                if let Some(end) = t.phrase(from + 1, words) {
+                    return Some((Period::range(self.unit_from_here(unit, steps)?), unit, end));
+                }
+            }
+        }
+        // The article is part of a decade's name only.
+        if the
+            && let Some((turn, next)) = words::turn(t, at + 1)
+            && t.any(next, "decade century")
+        {
+            let unit = words::unit(t.word(next))?;
+            return Some((Period::range(self.unit_from_here(unit, turn.steps())?), unit, next + 1));
+        }
         let (turn, next) = match words::turn(t, at) {
             Some(it) => it,
             None if the => (Turn::This, at + 1),
@@ -248,7 +281,8 @@ impl Reader<'_> {
             let known =
                 matches!(unit, Unit::Week | Unit::Month | Unit::Year | Unit::Quarter | Unit::Weekend | Unit::Fortnight);
             let of = t.any(end, "of starting commencing beginning that when i we he she they you");
-            if !known || of {
+            let numbered = !t.digits(end).is_empty();
+            if !known || of || numbered || t.phrase(end, "to date").is_some() {
                 return None;
             }
         }
@@ -301,6 +335,12 @@ impl Reader<'_> {
                 _ => None,
             }
         };
+        let code = |at: usize| {
+            code(at).or_else(|| {
+                let (number, end) = number::count(t, at + 1).filter(|_| t.word(at) == "quarter")?;
+                Some((Rule::Quarter(i8::try_from(number).ok().filter(|it| (1..=4).contains(it))?), end))
+            })
+        };
         let spoken = |at: usize| -> Option<(Rule, usize)> {
             let at = at + usize::from(t.word(at) == "the");
             let (nth, next) = self.nth(at)?;
@@ -310,7 +350,9 @@ impl Reader<'_> {
                 Nth::Last => Some(most),
             };
             match t.word(next) {
-                "quarter" => Some((Rule::Quarter(number(4)?), next + 1)),
+                "quarter" if nth != Nth::Last || t.word(next + 1) == "of" => {
+                    Some((Rule::Quarter(number(4)?), next + 1))
+                }
                 "half" if t.word(next + 1) == "of" => Some((Rule::Half(number(2)?), next + 1)),
                 _ => None,
             }
@@ -353,11 +395,15 @@ impl Reader<'_> {
             let year: i16 = digits.parse().ok().filter(|it| it % 10 == 0 && (1000..2200).contains(it))?;
             return (t.word(next) == "s").then(|| Some((years(year, 10)?, Unit::Decade, next + 1)))?;
         }
-        if digits.len() == 2 && digits.ends_with('0') && t.glued(at + 1) && t.word(at + 1) == "s" {
+        let next = at + 1 + usize::from(t.apostrophe(at + 1));
+        if digits.len() == 2 && digits.ends_with('0') && t.glued(next) && t.word(next) == "s" {
             let year: i16 = digits.parse().ok()?;
-            return Some((years(if year < 30 { 2000 } else { 1900 } + year, 10)?, Unit::Decade, at + 2));
+            return Some((years(if year < 30 { 2000 } else { 1900 } + year, 10)?, Unit::Decade, next + 1));
         }
-        let decade = match t.word(at) {
+        let century = number::teen(t.word(at)).filter(|it| *it >= 15).unwrap_or(0);
+        let tens_at = at + usize::from(century > 0) + usize::from(century > 0 && t.is(at + 1, "-"));
+        let century = i16::try_from(if century > 0 { century } else { 19 }).ok()?;
+        let decade = match t.word(tens_at) {
             "twenties" => 20,
             "thirties" => 30,
             "forties" => 40,
@@ -369,7 +415,7 @@ impl Reader<'_> {
             _ => 0,
         };
         if decade > 0 {
-            return Some((years(1900 + decade, 10)?, Unit::Decade, at + 1));
+            return Some((years(century * 100 + decade, 10)?, Unit::Decade, tens_at + 1));
         }
         let (nth, next) = number::ordinal(t, at)?;
         if t.word(next) == "century" && (1..=22).contains(&nth) {
@@ -439,7 +485,9 @@ impl Reader<'_> {
         let t = self.t;
         let within = t.word(at) == "within";
         let from = at + usize::from(within);
-        let from = from + usize::from(within && t.word(from) == "the");
+        let the =
+            t.word(from) == "the" && (within || self.turned_count(from + 1).is_some_and(|it| it.2 == Unit::Decade));
+        let from = from + usize::from(the);
         let (turn, it, unit, count, end) = self.turned_count(from).or_else(|| {
             let (it, end) = self.duration_words(from).filter(|_| within)?;
             Some((Turn::Next, it, Unit::Day, 1, end))
@@ -476,6 +524,10 @@ impl Reader<'_> {
             if turn == Turn::This {
                 return None;
             }
+            if t.any(next, "hour minute") {
+                let unit = words::unit(t.word(next))?;
+                return Some((turn, span::duration_of(1, unit)?.0, unit, 1, next + 1));
+            }
             let (it, end) = self.duration_words(next)?;
             // "past a week" is no stretch.
             if t.any(next, "a an") && !t.any(next + 1, "few couple") {
@@ -483,12 +535,12 @@ impl Reader<'_> {
             }
             let count = number::count(t, next).map_or(if t.any(next, "couple a") { 2 } else { 3 }, |it| it.0);
             let end = self.ends_before_ago(next, end);
-            let it = self.duration_words(next).filter(|it| it.1 == end).map_or(it, |it| it.0);
+            let it = if self.t.any(end, "and") { span::one(t, next).map_or(it, |it| it.0) } else { it };
             return Some((turn, it, last_unit(end)?, count, end));
         }
         let (count, next) = number::count(t, at)?;
         let (turn, unit_at) = words::turn(t, next).filter(|it| it.0 != Turn::This)?;
-        let unit = words::unit(t.word(unit_at))?;
+        let unit = words::unit(t.word(unit_at)).filter(|_| count == 1 || t.word(unit_at).ends_with('s'))?;
         let (mut it, _) = span::duration_of(count, unit)?;
         it.vague = false;
         Some((turn, it, unit, count, unit_at + 1))

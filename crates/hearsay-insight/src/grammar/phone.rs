@@ -225,7 +225,8 @@ fn sound(groups: &[Group<'_>], plus: bool, told: Option<bool>) -> bool {
     if plus && dashed && lengths.len() >= 4 && lengths.iter().all(|it| *it == 2) && !enclosed {
         return false;
     }
-    if groups.iter().enumerate().any(|(i, it)| it.digits.len() == 1 && !it.enclosed && i > 1)
+    let single = |i: usize| groups[i].digits.len() == 1 && !groups[i].enclosed;
+    if (2..groups.len()).any(|i| single(i) && !groups[i - 1].enclosed)
         || lengths.iter().filter(|it| **it == 1).count() > 2
     {
         return false;
@@ -288,7 +289,8 @@ pub(crate) fn run(t: &Tokens<'_>, at: usize) -> Option<(String, usize, usize)> {
         } else if !t.digits(from).is_empty() && t.digits(from).len() <= 19 && !(t.glued(from) && joined == 0) {
             all.push_str(t.digits(from));
             next = from + 1;
-        } else if word == "hundred" && !all.is_empty() && all.len() <= 4 && joined == 0 {
+        } else if word == "hundred" && next > at && digit(t.word(next - 1)).is_some() && all.len() <= 12 && joined == 0
+        {
             all.push_str("00");
             next = from + 1;
         } else if let Some(it) = tens(word).or_else(|| teen(word)).filter(|_| all.len() >= 3) {

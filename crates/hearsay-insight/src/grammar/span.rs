@@ -96,7 +96,7 @@ pub(crate) fn duration(t: &Tokens<'_>, at: usize) -> Read<Duration> {
 }
 
 /// A number and a unit.
-fn one(t: &Tokens<'_>, at: usize) -> Read<Duration> {
+pub(crate) fn one(t: &Tokens<'_>, at: usize) -> Read<Duration> {
     let (mut count, mut next, vague) = how_many(t, at)?;
     next += usize::from(t.is(next, "-") && t.glued(next) && t.glued(next + 1));
     let short = t.glued(next) && !t.digits(next.wrapping_sub(1)).is_empty();
@@ -110,7 +110,7 @@ fn one(t: &Tokens<'_>, at: usize) -> Read<Duration> {
     let unit = match words::unit(t.word(next)) {
         Some(unit) => unit,
         None => match t.word(next) {
-            "h" if short => Unit::Hour,
+            "h" if short || !t.digits(next - 1).is_empty() => Unit::Hour,
             "d" if short => Unit::Day,
             "w" if short => Unit::Week,
             "y" if short => Unit::Year,

@@ -1104,7 +1104,7 @@ fn question(at: usize) -> Option<Cue> {
 
 /// The date that fits best as a due date: not past, told by "by" and the like, after the words that ask for it.
 fn due(text: &str, t: &Tokens<'_>, scan: &Scan<'_>, cue: &Cue, context: &Context<'_>) -> Option<Due> {
-    let reader = Reader { t, now: context.now };
+    let reader = Reader { t, now: context.now, joined: 0 };
     let cue_token = scan.tokens.get(cue.at).copied().unwrap_or(0);
     let mut best: Option<(i32, Due)> = None;
     let mut at = 0;

@@ -25,6 +25,9 @@ enum Bit {
     Between(Vec<(Option<Time>, Option<Time>)>),
 }
 
+/// No day is longer than this, in tokens.
+const REACH: usize = 16;
+
 /// An end of a range.
 #[derive(Debug, Clone, PartialEq)]
 enum Point {
@@ -50,9 +53,9 @@ impl Reader<'_> {
     pub(crate) fn when(&self, at: usize) -> Read<Found> {
         let mut best = self.sided(at);
         for it in [
+            self.day_with_time(at).map(|(it, end)| (self.day_time_found(it), end)),
             self.range(at),
             self.clock_or_part(at),
-            self.day_with_time(at).map(|(it, end)| (self.day_time_found(it), end)),
             self.plain(at),
             self.moment(at),
             self.set(at),
@@ -257,7 +260,7 @@ impl Reader<'_> {
                     dated || matches!(before, "at" | "around" | "by" | "until" | "till" | "from") && self.ends(*end)
                 }
                 // "at 6" needs to be the end of what is said.
-                Shape::Bare => dated || before == "at" && self.ends(*end),
+                Shape::Bare => dated || before == "at" && self.ends(*end) && self.listed_day(at).is_none(),
             });
             longer(plain, longer(decimal, circa))
                 .filter(|_| !self.tail_of_number(at) || t.is(at.wrapping_sub(1), ":") || t.dash(at.wrapping_sub(1)))
@@ -310,7 +313,7 @@ impl Reader<'_> {
             return None;
         }
         let (a, next) = clock::clock(t, from, true)?;
-        if t.word(next) == "for" && (led || a.shape == Shape::Firm) {
+        if t.word(next) == "for" && led {
             let (it, end) = self.duration_words(next + 1)?;
             return (it.clock && it.seconds > 0).then(|| Some((lasting(a, it.seconds)?, end)))?;
         }
@@ -523,7 +526,8 @@ impl Reader<'_> {
             };
             return Some((open_days(vec![range]), end));
         }
-        if t.any(at, "to till") && t.word(at + 1) == "date" && !t.any(at.wrapping_sub(1), "up year month") {
+        let past = t.any(at.wrapping_sub(1), "up year month") || !t.digits(at + 2).is_empty();
+        if t.any(at, "to till") && t.word(at + 1) == "date" && !past {
             return Some((open_days(vec![(None, Some(self.today()))]), at + 2));
         }
         if let Some((side, next)) = self.side(at) {
@@ -538,6 +542,8 @@ impl Reader<'_> {
             let (period, end) = self.period(next)?;
             return Some((self.side_found(&Point::Days(period), side)?, end));
         }
+        // Seldom: looked for before what it would follow is read.
+        (at + 1..at + REACH).find(|it| self.side_after(*it).is_some())?;
         let (point, next) = self.point_of_day(at, false)?;
         let (side, end) = self.side_after(next)?;
         Some((self.side_found(&point, side)?, end))
@@ -637,6 +643,11 @@ impl Reader<'_> {
             return Some(((day, Bit::Between(vec![(Some(range.0), Some(range.1))])), end));
         }
         let ((day, part), next) = self.day_or_part(at)?;
+        // A feast's hours are told apart from it.
+        let turned = words::turn(t, at).map_or(at, |it| it.1);
+        if words::feast(t, turned).is_some() {
+            return None;
+        }
         // "Wednesday evening next week"
         if let (Day::Weekly(weekday), None) = (day, part)
             && let Some(part) = clock::daypart_word(t.word(next))
@@ -651,14 +662,16 @@ impl Reader<'_> {
             let part = if t.word(next) == "pm" { Daypart::Afternoon } else { Daypart::Morning };
             return Some(((day, hours(part)), next + 1));
         }
-        let lead = usize::from(t.any(sep, "at around about @") || t.is(sep, "@"));
+        let lead = usize::from(t.any(sep, "at around about for") || t.is(sep, "@"));
         let bit = self.clocks(sep, true).or_else(|| self.clocks(sep + lead, true).filter(|_| lead > 0));
         let bit = longer(bit, self.open_clock(sep));
         let bit = longer(bit, if part.is_none() { self.daypart(sep, true) } else { None });
         let bit = longer(bit, {
-            let loose = lead > 0;
+            let loose = lead > 0 && t.word(sep) != "for";
             clock::clock(t, sep + lead, loose || t.glued(sep))
-                .or_else(|| clock::clock(t, sep + lead, true).filter(|it| it.0.shape == Shape::Pair))
+                .or_else(|| {
+                    clock::clock(t, sep + lead, true).filter(|it| it.0.shape == Shape::Pair && t.word(sep) != "for")
+                })
                 .filter(|it| loose || it.0.shape != Shape::Bare)
                 .filter(|it| !self.not_clock(sep + lead, it.1))
                 .map(|(it, end)| (Bit::At(it), end))
@@ -691,6 +704,10 @@ impl Reader<'_> {
                 .map(|(it, end)| (Bit::At(it), end));
             longer(longer(plain, ranged), loose)?
         };
+        // A meal is told apart from its day.
+        if t.any(next - 1, "lunch lunchtime dinner dinnertime supper breakfast") {
+            return None;
+        }
         let sep = next + usize::from(t.is_any(next, &[","]) && matches!(bit, Bit::At(_)));
         let sep = sep + usize::from(t.any(sep, "on of for"));
         let ((day, part), end) = self.day_or_part(sep)?;
@@ -754,34 +771,46 @@ impl Reader<'_> {
         let between = t.word(at) == "between";
         let led = between || t.word(at) == "from";
         let from = at + usize::from(led);
-        let short = self.short_range(at, from, between);
+        (from + 1..from + REACH).find(|it| t.dash(*it) || t.any(*it, "to until till through thru and"))?;
+        let short = self.short_range(from, between);
         let long = (|| {
             let (a, next) = self.point(from)?;
-            let (b, end) = self.joined(next, between, led, |at| self.point(at))?;
-            if !led && matches!((&a, &b), (Point::Clock(_), Point::Clock(_))) {
+            let (mut b, mut end) = self.joined(next, between, |it, at| it.point(at))?;
+            // "5/1-5/7, 2020"
+            if let (Point::Day(Day::Yearly(_)), Point::Day(last @ Day::Yearly(_))) = (&a, &b)
+                && let Some((year, after)) = self.year_after(end)
+                && let Some(day) = last.in_year(year)
+            {
+                b = Point::Day(day);
+                end = after;
+            }
+            // Two times are read with all that belongs to them.
+            if matches!((&a, &b), (Point::Clock(_), Point::Clock(_))) {
                 return None;
             }
             Some((self.between(&a, &b)?, end))
         })();
-        longer(long, short)
+        longer(short, long)
     }
 
     /// What follows "to", "and" after "between", or a dash.
-    fn joined<T>(&self, at: usize, between: bool, led: bool, read: impl Fn(usize) -> Read<T>) -> Read<T> {
+    fn joined<T>(&self, at: usize, between: bool, read: impl Fn(&Self, usize) -> Read<T>) -> Read<T> {
         let t = self.t;
         let dash = t.dash(at);
         let word = t.any(at, "to until till through thru");
         if !(dash || word || between && t.word(at) == "and") {
             return None;
         }
-        let _ = led;
-        read(at + 1)
+        // "year to date" is one phrase.
+        if t.phrase(at, "to date").is_some() && t.any(at.wrapping_sub(1), "year month up") {
+            return None;
+        }
+        read(&Reader { joined: at + 1, ..*self }, at + 1)
     }
 
     /// Two days of one month: "9 to 12 of June", "january 5-8", "between the ninth and the seventeenth of april".
-    fn short_range(&self, at: usize, from: usize, between: bool) -> Read<Found> {
+    fn short_range(&self, from: usize, between: bool) -> Read<Found> {
         let t = self.t;
-        let led = from > at;
         let number = |at: usize| {
             let the = at + usize::from(t.word(at) == "the");
             self.day_number(the).or_else(|| {
@@ -793,7 +822,7 @@ impl Reader<'_> {
         if let Some((month, next)) = self.month(from) {
             let next = next + usize::from(t.is(next, ".") && t.glued(next));
             let ((a, _), next) = number(next)?;
-            let ((b, _), end) = self.joined(next, between, led, number)?;
+            let ((b, _), end) = self.joined(next, between, |_, at| number(at))?;
             // "Nov 18-19:30" and "May 5 to 7 pm" are times.
             if t.is(end, ":")
                 || clock::meridiem(t, end).is_some()
@@ -811,7 +840,7 @@ impl Reader<'_> {
             return None;
         }
         let ((a, _), next) = number(from)?;
-        let ((b, _), next) = self.joined(next, between, led, number)?;
+        let ((b, _), next) = self.joined(next, between, |_, at| number(at))?;
         let next = next + usize::from(t.word(next) == "day");
         let next = next + usize::from(t.any(next, "of in"));
         if let Some((range, end)) = self.month_from_here(next) {
@@ -962,6 +991,12 @@ impl Reader<'_> {
                 format!("T{:02}:{:02}", it.time.hour(), it.time.minute())
             }
         };
+        // "3pm every day"
+        if let Some((it, next)) = clock::clock(t, at, false).filter(|it| t.any(it.1, "every each daily everyday"))
+            && let Some(end) = ["every day", "each day", "daily", "everyday"].iter().find_map(|it| t.phrase(next, it))
+        {
+            return Some((found(time_code(it)), end));
+        }
         let adverb = match t.word(at) {
             "daily" => "P1D",
             "everyday" => "P1D",
@@ -1055,8 +1090,12 @@ impl Reader<'_> {
         }
         let count = if other { 2 } else { count };
         let code = format!("P{}", unit_code(count, unit)?);
-        if let Some((it, end)) = at_time(unit_at + 1).filter(|_| unit == Unit::Day && count == 1) {
-            return Some((found(time_code(it)), end));
+        if let Some((it, end)) = at_time(unit_at + 1).filter(|_| count == 1) {
+            match unit {
+                Unit::Day => return Some((found(time_code(it)), end)),
+                Unit::Workday => return Some((found(format!("{code}{}", time_code(it))), end)),
+                _ => {}
+            }
         }
         Some((found(code), unit_at + 1))
     }
