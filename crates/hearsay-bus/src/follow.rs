@@ -34,6 +34,8 @@ pub struct Follower {
     branched: bool,
     /// While it is asked where history branched.
     probing: Option<Probing>,
+    /// Where the run was when the log's word on its end was an older one.
+    ahead: Option<Position>,
 }
 
 struct Remembered {
@@ -53,7 +55,7 @@ struct Probing {
 impl Follower {
     /// Begins after `at`, with a read owed.
     pub fn new(at: Seen) -> Self {
-        Self { at, behind: true, heard: None, shown: VecDeque::new(), branched: false, probing: None }
+        Self { at, behind: true, heard: None, shown: VecDeque::new(), branched: false, probing: None, ahead: None }
     }
 
     /// The newest entry of the run.
@@ -104,10 +106,21 @@ impl Follower {
     /// The log's own word on its end.
     pub fn tail(&mut self, tail: &Tail) {
         let Some(meta) = &tail.meta else { return };
-        // A lower end is an answer that is late, or a log that lost its newest entries: the read knows, by the check.
-        let same = (meta.top.epoch, meta.top.offset) == (self.at.epoch, self.at.offset);
-        let other = self.at.check.is_some_and(|check| meta.top.check.is_some_and(|top| top != check));
-        if !same || other {
+        let (top, at) = (meta.top, self.at);
+        // A lower end is an answer that announcements have overtaken, or a log that lost its newest entries: then the next
+        // answer does not hold what was known before it was asked for.
+        let shown = self.shown.iter().rfind(|shown| shown.offset == top.offset);
+        let overtaken = top.epoch == at.epoch
+            && top.offset < at.offset
+            && shown.is_some_and(|shown| top.check == Some(shown.check))
+            && self.ahead.is_none_or(|ahead| Some(ahead.epoch) != top.epoch || ahead.offset <= top.offset);
+        if overtaken {
+            self.ahead = at.position();
+            return;
+        }
+        self.ahead = None;
+        let same = (top.epoch, top.offset) == (at.epoch, at.offset);
+        if !same || at.check.is_some_and(|check| top.check.is_some_and(|top| top != check)) {
             self.behind = true;
         }
     }
@@ -234,6 +247,59 @@ mod tests {
 
     fn seen(entry: &Entry, epoch: u32) -> Seen {
         Seen { epoch: Some(Epoch(epoch)), offset: entry.offset, check: Some(entry.check) }
+    }
+
+    /// What the log says of its end after `entry`.
+    fn tail(entry: &Entry, epoch: u32) -> Tail {
+        let account = hearsay_protocol::AccountId::new("dev").expect("valid");
+        let meeting = hearsay_protocol::MeetingId::new("m").expect("valid");
+        let key = hearsay_protocol::ConversationKey {
+            meeting: hearsay_protocol::MeetingKey { account, meeting },
+            conversation: hearsay_protocol::ConversationId::from_random(1),
+        };
+        let meta = crate::Meta {
+            key: key.clone(),
+            state: crate::State::Open,
+            title: String::new(),
+            started: Timestamp(0),
+            top: seen(entry, epoch),
+            streams: 1,
+        };
+        Tail { key, meta: Some(meta), listeners: 0 }
+    }
+
+    #[test]
+    fn a_word_on_the_end_that_announcements_overtook_costs_no_read_and_a_shorter_log_does() {
+        let ahead = |count: u64| {
+            let mut follower = Follower::new(Seen::NOTHING);
+            let mut log = Log { epoch: 1, ..Log::default() };
+            log.entries.extend((1..=count).map(|offset| entry(1, offset)));
+            while follower.is_behind() {
+                follower.read(log.read(follower.at(), 10), &mut Vec::new());
+            }
+            follower
+        };
+        let mut follower = ahead(3);
+        follower.tail(&tail(&entry(1, 3), 1));
+        assert!(!follower.is_behind(), "it is the end");
+        follower.tail(&tail(&entry(1, 2), 1));
+        assert!(!follower.is_behind(), "asked before the last was appended");
+        follower.tail(&tail(&entry(1, 2), 1));
+        assert!(follower.is_behind(), "asked when the last was shown already: the log has lost it");
+
+        let mut follower = ahead(3);
+        follower.tail(&tail(&entry(1, 2), 1));
+        let entries = Arc::from([entry(1, 4)]);
+        follower.delivered(&Delivery::Appended { epoch: Epoch(1), entries }, &mut Vec::new());
+        follower.tail(&tail(&entry(1, 3), 1));
+        assert!(!follower.is_behind(), "overtaken again, by another");
+
+        let mut follower = ahead(3);
+        follower.tail(&tail(&Entry { check: 7, ..entry(1, 2) }, 1));
+        assert!(follower.is_behind(), "another history");
+        let mut follower = ahead(3);
+        follower.tail(&tail(&entry(1, 4), 1));
+        assert!(follower.is_behind(), "an announcement is missing");
     }
 
     /// A log that can lose its newest entries, and its announcements.
