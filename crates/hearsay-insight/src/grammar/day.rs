@@ -659,7 +659,7 @@ impl<'a> Reader<'a> {
             }
             _ => {}
         }
-        (within && !it.vague).then(|| Some(((it.from(self.today(), 1)?, whole), next)))?
+        (within && !t.any(from, "all whole entire some")).then(|| Some(((it.from(self.today(), 1)?, whole), next)))?
     }
 
     /// The day something is counted from.
@@ -748,6 +748,19 @@ impl<'a> Reader<'a> {
             let next = next + usize::from(t.word(next) == "on");
             let (weekday, end) = self.weekday(next)?;
             return Some((Day::InWeek { month, nth, weekday }, end));
+        }
+        // "the last day of the month"
+        if t.phrase(next, "day of").is_some() {
+            let (period, end) = self.period(next + 2)?;
+            let day = match (period.days, nth) {
+                (Days::In(range), Nth::At(nth)) => Day::On(add_days(range.0, i64::from(nth) - 1)?),
+                (Days::In(range), Nth::Last) => Day::On(add_days(range.1, -1)?),
+                (days @ Days::Yearly(_), nth) => {
+                    let range = *days.candidates(self.now).last()?;
+                    Day::On(if nth == Nth::Last { add_days(range.1, -1)? } else { range.0 })
+                }
+            };
+            return Some((day, end));
         }
         let weekday = words::weekday(t.word(next))?;
         let of = t.any(next + 1, "of in");

@@ -130,6 +130,10 @@ struct Scan<'a> {
     speaker: Option<usize>,
 }
 
+/// Words that are one with "'s" and "'ll".
+const CONTRACTED: &str = "i you he she it we they that this these those what who where when how why there here let somebody \
+    someone everybody everyone nobody";
+
 const STATES: &str = "on in out at there here away late off back free available happy gone able fine ok okay \
             good great honest sure glad a the an interesting more less better hard easy tough \
             traveling travelling joining attending missing around busy unavailable offline online \
@@ -220,11 +224,20 @@ impl<'a> Scan<'a> {
                 continue;
             }
             let mut word = token.text.to_owned();
-            let first = at;
+            let mut first = at;
             at += 1;
             if t.apostrophe(at) && t.glued(at) && t.glued(at + 1) && has("ll m ve re d s t", t.word(at + 1)) {
-                word.push('\'');
-                word.push_str(t.word(at + 1));
+                let ending = t.word(at + 1);
+                if matches!(ending, "s" | "ll") && !has(CONTRACTED, &word) {
+                    // "Tom's going", "Tom'll": two words, the first of them a name.
+                    it.push(word, first, opens);
+                    opens = false;
+                    first = at + 1;
+                    word = if ending == "ll" { "will".to_owned() } else { "'s".to_owned() };
+                } else {
+                    word.push('\'');
+                    word.push_str(ending);
+                }
                 at += 2;
             }
             let word = match &*word {
@@ -237,14 +250,18 @@ impl<'a> Scan<'a> {
                 "youll" => "you'll".to_owned(),
                 _ => word,
             };
-            it.words.push(word);
-            it.tokens.push(first);
-            it.opens.push(opens);
+            it.push(word, first, opens);
             opens = false;
         }
         it.again = (0..it.words.len()).any(|i| it.phrases(i, AGAIN));
         it.named = (0..it.words.len()).map(|i| it.name_at(text, t, i)).collect();
         it
+    }
+
+    fn push(&mut self, word: String, token: usize, opens: bool) {
+        self.words.push(word);
+        self.tokens.push(token);
+        self.opens.push(opens);
     }
 
     fn name_at(&self, text: &str, t: &Tokens<'_>, i: usize) -> Option<(usize, usize)> {
@@ -320,7 +337,7 @@ impl<'a> Scan<'a> {
 
     fn negated(&self, i: usize) -> bool {
         let i = self.past_adverbs(i);
-        self.any(i, "not never no hardly won't can't")
+        self.any(i, "not never no hardly won't can't") && !self.phrases(i, "not forget to|not only")
     }
 
     /// A question to be answered, not a request.
@@ -343,7 +360,8 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn past_fillers(&self) -> usize {
+    /// Past "so", "okay", "yeah".
+    fn past_small_words(&self) -> usize {
         let mut i = 0;
         while i < 6
             && self.any(
@@ -354,6 +372,12 @@ impl<'a> Scan<'a> {
         {
             i += 1;
         }
+        i
+    }
+
+    /// Past those, and past who is called before a question.
+    fn past_fillers(&self) -> usize {
+        let mut i = self.past_small_words();
         // "Bob who is …"
         if let Some(Some((_, words))) = self.named.get(i)
             && self.any(i + words, "who what when where do did are have is")
@@ -432,7 +456,8 @@ impl<'a> Scan<'a> {
         let first = self.past_fillers();
         self.any(first, "who what when where which whose who's what's any do does did is are was were has have")
             && !self.phrase(first, "what if")
-            && !self.phrases(first, "do you mind|are you able|is it possible|do you want to|any chance")
+            && !self
+                .phrases(first, "do you mind|do you think you|are you able|is it possible|do you want to|any chance")
             || self.any(first, "why how") && !self.phrases(first, "why don't|how about|why not")
             || self.any(first, "should shall can could") && self.any(first + 1, "we i")
     }
@@ -459,6 +484,12 @@ impl<'a> Scan<'a> {
         let conditional = i > 0
             && self.any(i - 1, "if unless wish that what as before when")
             && !self.phrase(i.saturating_sub(2), "is that");
+        if self.again && self.any(i, "i i'd") {
+            let wish = self.phrases(i + 1, "like to|want to|suggest we|propose we|love to");
+            if wish && (i + 3..i + 5).any(|k| self.phrases(k, AGAIN)) {
+                return Some(Cue { strength: 4, at: i, hint: Hint::FollowUp, who: Who::Everyone });
+            }
+        }
         match self.word(i) {
             "i'll" => return if self.promise(i + 1) && !conditional { cue(5) } else { None },
             "i" => {
@@ -561,6 +592,8 @@ impl<'a> Scan<'a> {
                 );
                 let named = self.name(verb + 1) && self.any(verb, "ask tell show give remind");
                 let asked = i > 0 && self.any(i - 1, "don't please");
+                let idle = idle
+                    || self.phrases(verb, "share my screen|pull up|pull that up|pull it up|bring up|check my notes");
                 return if (!idle || kept || named) && !asked && !self.word(verb).is_empty() { cue(5) } else { None };
             }
             "remind" if self.word(i + 1) == "me" && self.any(i + 2, "to about that") => return cue(5),
@@ -572,6 +605,13 @@ impl<'a> Scan<'a> {
             {
                 return cue(5);
             }
+            "mine" if i > 0 && self.any(i - 1, "that's it's 's is are") && !self.asks() => return cue(4),
+            "will" | "can" if self.word(i + 1) == "do" && i == self.past_fillers() && !self.any(i + 2, "you we i") => {
+                return cue(4);
+            }
+            "on" if self.word(i + 1) == "it" && i == self.past_fillers() && i + 2 >= self.words.len() => return cue(4),
+            "happy" | "glad" if self.word(i + 1) == "to" && i == self.past_fillers() => return cue(4),
+            "consider" if self.phrase(i + 1, "it done") => return cue(4),
             "my" => {
                 let item = self.phrases(
                     i + 1,
@@ -616,6 +656,13 @@ impl<'a> Scan<'a> {
             }
             next = from + words;
         }
+        // "Bob and I"
+        if self.phrase(next, "and i")
+            && let Some(speaker) = self.speaker
+        {
+            all.push(speaker);
+            next += 2;
+        }
         Some((all, next))
     }
 
@@ -655,6 +702,11 @@ impl<'a> Scan<'a> {
         if self.phrases(i.saturating_sub(3), "action item for|a task for|action point for") {
             return cue(5);
         }
+        if before == "from"
+            && (i.saturating_sub(8)..i).any(|k| self.phrases(k, "i need|we need|i want|waiting for|i'd need"))
+        {
+            return cue(4);
+        }
         if object {
             return None;
         }
@@ -680,16 +732,17 @@ impl<'a> Scan<'a> {
                 (0..i).any(|k| self.any(k, "agreed decided said agree")) && !self.any(verb + 1, "not have never be")
             }
             "to" => !self.any(verb + 1, "the a an me you my our") && !self.word(verb + 1).is_empty(),
-            "needs" | "need" | "has" | "have" | "is" | "are" | "wants" | "promised" | "agreed" | "offered"
+            "needs" | "need" | "has" | "have" | "is" | "'s" | "are" | "wants" | "promised" | "agreed" | "offered"
             | "volunteered" => {
                 if asked {
                     return None;
                 }
                 match self.word(verb) {
                     "needs" | "need" | "has" | "have" => {
-                        self.word(verb + 1) == "to" && !self.any(verb + 2, "be leave go drop")
+                        let agreed = self.phrases(verb + 1, "agreed to|offered to|volunteered to|promised to");
+                        agreed || self.word(verb + 1) == "to" && !self.any(verb + 2, "be leave go drop")
                     }
-                    "is" | "are" => {
+                    "is" | "'s" | "are" => {
                         let after = self.past_adverbs(verb + 1);
                         if self.negated(after) {
                             false
@@ -700,7 +753,7 @@ impl<'a> Scan<'a> {
                         } else {
                             self.phrases(
                                 after,
-                                "to|responsible for|in charge of|on it|on point|taking|handling|owning|supposed to|\
+                                "turn to|action item|job to|task is|task to|responsibility|to|responsible for|in charge of|on it|on point|taking|handling|owning|supposed to|\
             the owner|assigned|on the hook|down for|preparing|doing|sending|writing|working on",
                             )
                         }
@@ -752,6 +805,7 @@ impl<'a> Scan<'a> {
                 let verb = self.past_adverbs(i + 2);
                 let all = self.any(verb, "all guys") || self.phrase(i + 2, "all");
                 let verb = if all { verb + 1 } else { verb };
+                let verb = if self.phrase(verb, "be able to") { verb + 3 } else { verb };
                 let report = i > 0 && self.any(i - 1, "that if what how where when who as");
                 if self.word(verb).is_empty()
                     || report
@@ -802,10 +856,22 @@ impl<'a> Scan<'a> {
             "you" => {
                 let conditional =
                     i > 0 && self.any(i - 1, "if that what as when because thing how do did are where whatever");
+                if i > 0 && self.phrase(i - 1, "if you could") && !self.phrases(i + 2, EXPLAIN) {
+                    return cue(4, you());
+                }
                 if conditional {
                     return None;
                 }
                 let next = self.past_adverbs(i + 1);
+                let guys = self.any(next, "guys all");
+                let next = self.past_adverbs(next + usize::from(guys));
+                let you = || if guys { Who::Everyone } else { you() };
+                // "do you think you could", "if you could"
+                let wondered =
+                    i > 0 && self.any(next, "can could") && self.phrases(i.saturating_sub(3), "do you think");
+                if wondered && !self.phrases(self.past_adverbs(next + 1), EXPLAIN) {
+                    return cue(4, you());
+                }
                 return match self.word(next) {
                     "should" | "must" | "gotta" => {
                         let verb = self.past_adverbs(next + 1);
@@ -864,7 +930,7 @@ impl<'a> Scan<'a> {
 
     /// Who is called by name at the beginning or the end.
     fn called(&self) -> Option<usize> {
-        let first = self.past_fillers();
+        let first = self.past_small_words();
         if let Some(Some((who, words))) = self.named.get(first)
             && self.any(
                 first + words,
@@ -999,8 +1065,11 @@ impl<'a> Scan<'a> {
                     ) && !self.later(verb);
                 return if idle { None } else { cue(Hint::Action) };
             }
-            "everyone" | "everybody" => {
-                let next = self.past_adverbs(i + 1);
+            "everyone" | "everybody" | "all" | "each" => {
+                if self.any(i, "all each") && !self.phrases(i + 1, "of us|of you") {
+                    return None;
+                }
+                let next = self.past_adverbs(i + if self.any(i, "all each") { 3 } else { 1 });
                 let asked =
                     self.any(next, "needs has") && self.word(next + 1) == "to" || self.any(next, "should must please");
                 return if asked && !self.any(next + 1, "be know") && i == self.past_fillers() {
@@ -1116,6 +1185,12 @@ fn due(text: &str, t: &Tokens<'_>, scan: &Scan<'_>, cue: &Cue, context: &Context
         };
         let stretch = reader.due_stretch(at).filter(|it| it.1 >= end);
         let end = stretch.map_or(end, |it| it.1);
+        // "before lunch tomorrow"
+        let beside = matches!(found.kind, Kind::Time | Kind::TimeRange).then(|| reader.day(end)).flatten();
+        let (found, end) = match beside {
+            Some((day, end)) => (super::when::Found::day(day, context.now), end),
+            None => (found, end),
+        };
         let day = match stretch {
             Some((it, _)) => in_stretch(it, context.now.date()),
             None => day_of(found.kind, &found.values, t, at, context.now),
@@ -1176,7 +1251,8 @@ fn day_of(kind: Kind, values: &[Value], t: &Tokens<'_>, at: usize, now: DateTime
     let by = lead(t, at) == Lead::By;
     match kind {
         Kind::Date => values.iter().find_map(|it| match it {
-            Value::Date(it) if ahead(*it) => Some((*it, None, None)),
+            // "by Wednesday" on a Wednesday is of the next.
+            Value::Date(it) if *it > today || *it == today && values.len() == 1 => Some((*it, None, None)),
             _ => None,
         }),
         Kind::DateTime => values.iter().find_map(|it| match it {
@@ -1199,8 +1275,9 @@ fn day_of(kind: Kind, values: &[Value], t: &Tokens<'_>, at: usize, now: DateTime
                 _ => None,
             });
             let time = later.unwrap_or(time);
-            let day = if time >= now.time() { today } else { add_days(today, 1)? };
-            Some((day, Some(time), None))
+            // "By midnight" is still today.
+            let day = if time >= now.time() || time == Time::midnight() { today } else { add_days(today, 1)? };
+            Some((day, (time != Time::midnight()).then_some(time), None))
         }
         Kind::DateTimeRange => values.iter().find_map(|it| match it {
             Value::Moments(Some(from), Some(to)) if ahead(to.date()) => {
@@ -1215,13 +1292,13 @@ fn day_of(kind: Kind, values: &[Value], t: &Tokens<'_>, at: usize, now: DateTime
         }),
         Kind::DateRange => values.iter().find_map(|it| match it {
             Value::Dates(Some(from), Some(to)) if *to > today => {
-                if t.word(at) == "within" {
+                if t.any(at, "within between from") {
                     return Some((*to, None, Some((*from, *to))));
                 }
                 let from = (*from).max(today);
                 Some((last_working(from, *to)?, None, Some((from, *to))))
             }
-            Value::Dates(None, Some(to)) if ahead(*to) => Some((*to, None, None)),
+            Value::Dates(None, Some(to)) if *to > today || *to == today && values.len() == 1 => Some((*to, None, None)),
             Value::Dates(Some(from), None) if ahead(*from) => Some((*from, None, None)),
             _ => None,
         }),
@@ -1239,6 +1316,7 @@ fn in_stretch(it: Stretched, today: Date) -> Option<Day> {
     let open = (from.max(today), to);
     let day = match it.edge {
         Some(Edge::Start) => open.0,
+        Some(Edge::Middle) if it.week() => add_days(from, 2)?.max(today),
         Some(Edge::Middle) => super::calendar::middle(it.range)?.max(today),
         Some(Edge::End) | None => last_working(open.0, to)?,
     };
@@ -1295,6 +1373,13 @@ mod tests {
         check("I have to submit the form by April 3rd", Hint::Action, "Anna", "04-03");
         check("sure I'll take care of the invoices next week", Hint::Action, "Anna", "03-20");
         check("okay I'll do that", Hint::Action, "Anna", "");
+        check("that one's mine", Hint::Action, "Anna", "");
+        check("happy to take that one", Hint::Action, "Anna", "");
+        check("I'll send it before lunch tomorrow", Hint::Action, "Anna", "03-12");
+        check("I'll send it in a few days", Hint::Action, "Anna", "03-14");
+        check("I'll send it at the beginning of next month", Hint::Action, "Anna", "04-01");
+        check("I'll finish between Monday and Wednesday", Hint::Action, "Anna", "03-18");
+        check("Bob and I will write the report by the last day of the month", Hint::Action, "Bob Anna", "03-31");
         check("I'm on it", Hint::Action, "Anna", "");
         check("I promise to finish the slides tonight", Hint::Action, "Anna", "03-11");
         check("I'll ask Bob to look at the logs", Hint::Action, "Anna", "");
@@ -1320,6 +1405,12 @@ mod tests {
         check("Tom you need to sign the form by the end of next week", Hint::Action, "Tom", "03-20");
         check("Priya will you book the flights", Hint::Action, "Priya", "");
         check("Tom has to present on the 19th", Hint::Action, "Tom", "03-19");
+        check("Tom's going to fix it by Wednesday", Hint::Action, "Tom", "03-18");
+        check("it's Bob's turn to write the update", Hint::Action, "Bob", "");
+        check("Bob do you think you could finish the slides by tomorrow", Hint::Action, "Bob", "03-12");
+        check("would you be able to review my code before Friday Tom", Hint::Action, "Tom", "03-13");
+        check("I need the figures from Bob by Thursday", Hint::Action, "Bob", "03-12");
+        check("Priya has agreed to draft the policy by mid April", Hint::Action, "Priya", "04-15");
     }
 
     #[test]
@@ -1332,6 +1423,9 @@ mod tests {
         check("could somebody book a room for next Tuesday", Hint::Action, "", "03-17");
         check("don't forget to back up the server tonight", Hint::Action, "", "03-11");
         check("you need to talk to legal before next week", Hint::Action, "", "03-15");
+        check("you guys need to submit your hours by April", Hint::Action, "*", "04-01");
+        check("we must not forget to renew the domain", Hint::Action, "*", "");
+        check("if you could send me the file by Friday that would be great", Hint::Action, "", "03-13");
     }
 
     #[test]
@@ -1343,6 +1437,7 @@ mod tests {
         check("let's schedule another call for Friday afternoon", Hint::FollowUp, "*", "03-13");
         check("the next check in will be on Thursday", Hint::FollowUp, "*", "03-12");
         check("can we regroup tomorrow", Hint::FollowUp, "*", "03-12");
+        check("I'd like to schedule another session for Monday", Hint::FollowUp, "*", "03-16");
     }
 
     #[test]

@@ -18,6 +18,13 @@ pub(crate) struct Found {
     pub(crate) values: Vec<Value>,
 }
 
+impl Found {
+    /// A day alone.
+    pub(crate) fn day(day: Day, now: DateTime) -> Self {
+        Self { kind: Kind::Date, values: known(day.candidates(now).into_iter().map(Value::Date).collect()) }
+    }
+}
+
 /// A time on a day: at it, or from one to another with open ends.
 #[derive(Debug, Clone, PartialEq)]
 enum Bit {
@@ -76,8 +83,7 @@ impl Reader<'_> {
     }
 
     fn day_found(&self, day: Day) -> Found {
-        let values: Vec<Value> = day.candidates(self.now).into_iter().map(Value::Date).collect();
-        Found { kind: Kind::Date, values: known(values) }
+        Found::day(day, self.now)
     }
 
     fn stretch_found(&self, it: Stretch) -> Found {
@@ -366,12 +372,12 @@ impl Reader<'_> {
         };
         let (which, end) = if t.phrase(at, "at night").is_some() {
             (Daypart::Night, at + 2)
-        } else if t.any(at, "at around before after during")
+        } else if t.any(at, "at around before after during by")
             && let Some(it) = meal(t.word(at + 1)).filter(|_| !t.any(at + 2, "time with"))
         {
             let (from, to) = it.hours();
             let range = match t.word(at) {
-                "before" => (None, Some(from)),
+                "before" | "by" => (None, Some(from)),
                 "after" => (Some(to), None),
                 _ => (Some(from), Some(to)),
             };
@@ -1273,6 +1279,12 @@ pub(crate) struct Stretched {
     pub(crate) before: bool,
 }
 
+impl Stretched {
+    pub(crate) fn week(&self) -> bool {
+        self.range.0.duration_until(self.range.1).as_hours() / 24 <= 7
+    }
+}
+
 impl Reader<'_> {
     /// "next week", "by the end of the month", "before June", "early next week": the first one that is not over.
     pub(crate) fn due_stretch(&self, at: usize) -> Read<Stretched> {
@@ -1280,7 +1292,8 @@ impl Reader<'_> {
         if t.word(at) == "within" {
             return None;
         }
-        let (side, next) = self.side(at).map_or((None, at), |(side, next)| (Some(side), next));
+        let of = t.phrase(at, "beginning of").is_some();
+        let (side, next) = self.side(at).filter(|_| !of).map_or((None, at), |(side, next)| (Some(side), next));
         if matches!(side, Some(Side::After | Side::Since)) {
             return None;
         }
@@ -1291,7 +1304,8 @@ impl Reader<'_> {
         if self.day(the).is_some_and(|it| it.1 >= end) {
             return None;
         }
-        let edge = period.edge.map(|it| it.0).or_else(|| match t.word(the) {
+        let month = matches!(period.days, Days::Yearly(Rule::Month(_))) && side.is_some();
+        let edge = period.edge.map(|it| it.0).or(month.then_some(Edge::Start)).or_else(|| match t.word(the) {
             "early" | "earlier" => Some(Edge::Start),
             "mid" => Some(Edge::Middle),
             _ => None,
