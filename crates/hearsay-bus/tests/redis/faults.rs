@@ -11,7 +11,7 @@ use std::{
 };
 
 use hearsay_bus::{
-    Body, Bus, Entry, GapReason, Lease, Limits, Proposal, Read, Seen,
+    Batch, Body, Bus, Entry, GapReason, Lease, Limits, Proposal, Read, Seen,
     append::{Appender, patiently},
     follow::{Follower, Step},
     publisher::{AfterBranch, Stretch},
@@ -367,4 +367,65 @@ async fn a_cluster_moves_slots_and_loses_a_primary_that_was_ahead() {
     traffic.goes_on(90).await;
     let (branches, _) = traffic.end().await;
     assert!(branches >= 3, "a moved slot and a failover: {branches} epochs");
+}
+
+/// With `replicas=1` an append is acknowledged when a replica has it: what was acknowledged outlives the primary.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_replicas_were_asked_to_have_outlives_the_primary() {
+    let program = redis();
+    let mut primary = Server::start(&program, &[]);
+    let port = primary.port.to_string();
+    let replica = Server::start(&program, &["--replicaof", "127.0.0.1", &port]);
+    let linked = async || format!("{:?}", ask(replica.port, "ROLE").await).contains("\"connected\"");
+    until("the replica follows", linked).await;
+    let tasks = Tasks::new();
+    let bus = bus(&format!("{}/?replicas=1", primary.url()), &tasks).await;
+    let meeting = MeetingKey { account: AccountId::dev(), meeting: MeetingId::new("strict").expect("valid") };
+    let proposal = Proposal { conversation: ConversationId::from_random(7), epoch: Epoch(7), title: String::new() };
+    let key = bus.open(&meeting, proposal).await.expect("opened").key;
+    let stream = StreamId(Uuid::from_u128(1));
+    let claim = bus.claim(&key, &PublisherId::Stream(stream)).await.expect("claimed");
+    let batch = |n: u64, seen| Batch {
+        publisher: PublisherId::Stream(stream),
+        generation: claim.generation,
+        from: n,
+        through: n + 1,
+        events: vec![spoken(stream, n)],
+        restart: None,
+        seen,
+    };
+    let mut seen = claim.top;
+    for n in 0..20 {
+        seen = bus.publish(&key, batch(n, seen)).await.expect("a replica has it").top;
+    }
+    replica.signal("-STOP");
+    let held = bus.publish(&key, batch(20, seen)).await;
+    assert!(held.as_ref().is_err_and(hearsay_bus::Error::is_transient), "no replica has it: {held:?}");
+    replica.signal("-CONT");
+    let again = until_acknowledged(&bus, &key, batch(20, seen)).await;
+    assert_eq!(again.top.offset, seen.offset.next(), "it stood on the primary, and was not appended twice");
+    primary.kill();
+    ask(replica.port, "REPLICAOF NO ONE").await;
+    let survivor = self::bus(&replica.url(), &tasks).await;
+    let said: Vec<String> = log_of(&survivor, &key).await.iter().filter_map(text_of).collect();
+    assert_eq!(said, (0..=20).map(|n| n.to_string()).collect::<Vec<_>>(), "each that was acknowledged, once");
+}
+
+fn text_of(entry: &Entry) -> Option<String> {
+    match &entry.body {
+        Body::Event(Event::Final(spoken)) => Some(spoken.text.clone()),
+        _ => None,
+    }
+}
+
+/// As a publisher does: what may not have happened is said again.
+async fn until_acknowledged(bus: &RedisBus, key: &ConversationKey, batch: Batch) -> hearsay_bus::Published {
+    for _ in 0..50 {
+        match bus.publish(key, batch.clone()).await {
+            Ok(published) => return published,
+            Err(error) => assert!(error.is_transient(), "{error}"),
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+    panic!("it was never acknowledged");
 }

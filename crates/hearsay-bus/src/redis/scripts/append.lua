@@ -21,6 +21,8 @@ if publisher ~= '' then
   if from > through or (from == through and own > 0) then return answer(h, INVALID) end
   watermark = struct.unpack('>I8', holder, 13)
   if through <= watermark then
+    -- Written as it stands: who waits for replicas waits for a write of its own connection.
+    redis.call('HSET', KEYS[2], place, holder)
     for at = PUBLISHER_BYTES + 1, #holder, RECENT_BYTES do
       local reached, epoch, offset = struct.unpack('>I8I4I8', holder, at)
       if reached >= through then return answer(h, DUPLICATE, watermark, epoch, offset) end
