@@ -128,8 +128,8 @@ impl Gateway {
         self.local_addr
     }
 
-    /// Serves until the drain: then it is unready, accepts nothing more, finishes its streams and closes its sockets with
-    /// the empty close frame, spread over [`Config::drain_spread`].
+    /// Serves until the drain: then it is unready, answers 503 on new connections (operators' questions as ever), finishes
+    /// its streams and closes its sockets with the empty close frame, spread over [`Config::drain_spread`].
     pub fn serve(self, parts: Parts) -> Running {
         metrics::describe();
         let Self { config, local_addr, sockets, tls } = self;
@@ -163,7 +163,7 @@ impl Gateway {
         shared.tasks.spawn_on(first, "drain listeners", drain(Arc::clone(&shared), accepting.clone()));
         for (core, socket) in cores.iter().zip(sockets) {
             let run = accept(Arc::clone(&shared), core.clone(), socket);
-            shared.tasks.spawn_on(core.handle(), "accept", run);
+            shared.tasks.spawn_background_on(core.handle(), "accept", run);
         }
         accepting.set(true);
         Running { local_addr }
@@ -233,7 +233,8 @@ async fn accept(shared: Arc<Shared>, core: Core, socket: std::net::TcpListener) 
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = drain.cancelled() => return,
+            // Until then, whoever asks whether to send traffic here is told.
+            () = drain.finished() => return,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -250,8 +251,21 @@ async fn accept(shared: Arc<Shared>, core: Core, socket: std::net::TcpListener) 
         match Arc::clone(&shared.permits).try_acquire_owned() {
             Ok(permit) => {
                 let permit = Permit { _permit: permit, _gauge: metrics::connection_opened() };
-                tasks.spawn("connection", serve(shared, core, stream, peer, permit));
+                if drain.is_draining() {
+                    // No work: the drain does not wait for it.
+                    let drain = drain.clone();
+                    tasks.spawn_background("late connection", async move {
+                        tokio::select! {
+                            () = serve(shared, core, stream, peer, permit, Since::Drain) => {}
+                            () = drain.finished() => {}
+                        }
+                    });
+                } else {
+                    tasks.spawn("connection", serve(shared, core, stream, peer, permit, Since::Before));
+                }
             }
+            // Cut: it is to go elsewhere.
+            Err(_) if drain.is_draining() => metrics::connection_refused(),
             Err(_) => {
                 metrics::connection_refused();
                 tasks.spawn("refused connection", refuse(shared, stream, peer));
@@ -289,7 +303,14 @@ fn builder(handshake: Duration) -> http1::Builder {
     builder
 }
 
-async fn serve(shared: Arc<Shared>, core: Core, stream: TcpStream, peer: SocketAddr, permit: Permit) {
+/// When a connection was made: before the drain, or during it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Since {
+    Before,
+    Drain,
+}
+
+async fn serve(shared: Arc<Shared>, core: Core, stream: TcpStream, peer: SocketAddr, permit: Permit, since: Since) {
     let handshake = shared.config.handshake.get();
     if let Some(routes) = shared.grpc.clone()
         && peer.ip().to_canonical().is_loopback()
@@ -311,7 +332,7 @@ async fn serve(shared: Arc<Shared>, core: Core, stream: TcpStream, peer: SocketA
     let service = service_fn(|request| {
         let (shared, upgrade) = (Arc::clone(&shared), Arc::clone(&upgrade));
         async move {
-            let (answer, wanted) = http_api::answer(&shared, request, address).await;
+            let (answer, wanted) = http_api::answer(&shared, request, address, since).await;
             if wanted.is_some() {
                 *upgrade.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
             }
@@ -321,11 +342,14 @@ async fn serve(shared: Arc<Shared>, core: Core, stream: TcpStream, peer: SocketA
     });
     let drain = shared.tasks.drain();
     {
-        let serving = builder(handshake).serve_connection(TokioIo::new(stream), service).with_upgrades();
+        let mut builder = builder(handshake);
+        // What comes during the drain has its one answer.
+        builder.keep_alive(since == Since::Before);
+        let serving = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
         let mut serving = std::pin::pin!(serving);
         let served = tokio::select! {
             served = &mut serving => served,
-            () = drain.cancelled() => {
+            () = drain.cancelled(), if since == Since::Before => {
                 serving.as_mut().graceful_shutdown();
                 serving.await
             }

@@ -152,11 +152,54 @@ struct Live {
     config: SpeakerConfig,
     opted: Opted,
     place: Place,
+    /// Changes the recognizer has not taken yet, in their order. Bounded by what a client may ask within the stall limit.
+    unconfirmed: VecDeque<Unconfirmed>,
     /// Another connection has the stream.
     fenced: bool,
     /// Where the log says that this connection has the stream.
     began: Position,
     no_connection_timeout: Duration,
+}
+
+/// A change of configuration, and what the client is told when it holds. An utterance end asked for right behind the change
+/// is answered only by a recognizer that took it.
+struct Unconfirmed {
+    /// Of that utterance end. Random, so no client's is the same.
+    id: String,
+    /// False: it was refused, because too many waited.
+    asked: bool,
+    told: Vec<Reply>,
+}
+
+/// Tells what holds by now. Gives the event back when it is the client's.
+async fn confirm(
+    unconfirmed: &mut VecDeque<Unconfirmed>,
+    uplink: Option<&Uplink>,
+    outbox: &Outbox,
+    event: UplinkEvent,
+) -> Option<UplinkEvent> {
+    let id = match &event {
+        UplinkEvent::Finalized { id, .. } | UplinkEvent::FinalizeRefused { id, .. } => id,
+        _ => return Some(event),
+    };
+    let index = unconfirmed.iter().position(|change| change.id == *id);
+    if let (Some(index), UplinkEvent::FinalizeRefused { .. }) = (index, &event) {
+        unconfirmed[index].asked = false;
+        return None;
+    }
+    if let Some(index) = index {
+        for reply in unconfirmed.drain(..=index).flat_map(|change| change.told) {
+            outbox.offer(frame::text(&reply::text(&reply)), Class::Control);
+        }
+    }
+    // One that waited is answered: there is room for another.
+    if let Some(change) = unconfirmed.iter_mut().find(|change| !change.asked)
+        && let Some(uplink) = uplink
+    {
+        // A stream that is over says so itself.
+        change.asked = uplink.finalize(change.id.clone()).await.is_ok();
+    }
+    index.is_none().then_some(event)
 }
 
 impl Live {
@@ -207,7 +250,10 @@ impl Connection {
                 }
                 news = news(&mut self.live) => match news {
                     News::Event(UplinkEvent::Failed(UplinkError::Fenced)) | News::Taken => self.fenced(),
-                    News::Event(event) => Input::Stream(event),
+                    News::Event(event) => match self.confirmed(event).await {
+                        Some(event) => Input::Stream(event),
+                        None => continue,
+                    },
                 },
                 () = conversation_ended(&self.member), if !ended => {
                     ended = true;
@@ -295,7 +341,7 @@ impl Connection {
                 let live = self.live.as_ref()?;
                 live.uplink.chunk(chunk).await.err().map(failed)
             }
-            Effect::Configure(config) => self.configure(*config).await,
+            Effect::Configure { config, told } => self.configure(*config, told).await,
             Effect::Finalize(id) => {
                 let live = self.live.as_ref()?;
                 let refused = live.uplink.finalize(id.clone()).await.err()?;
@@ -429,6 +475,7 @@ impl Connection {
             config,
             opted,
             place,
+            unconfirmed: VecDeque::new(),
             fenced: false,
             began,
             no_connection_timeout: request.no_connection_timeout,
@@ -476,22 +523,46 @@ impl Connection {
         }
     }
 
-    /// The recognizer hears of what concerns it, the log of everything, and this socket's view changes at once.
-    async fn configure(&mut self, config: SpeakerConfig) -> Option<Input> {
+    /// See [`confirm`].
+    async fn confirmed(&mut self, event: UplinkEvent) -> Option<UplinkEvent> {
+        let Some(live) = &mut self.live else { return Some(event) };
+        confirm(&mut live.unconfirmed, Some(&live.uplink), &self.outbox, event).await
+    }
+
+    /// The recognizer hears of what concerns it, the log of everything, and this socket's view changes at once. The client is
+    /// told when the recognizer has taken it, which it may refuse.
+    async fn configure(&mut self, config: SpeakerConfig, told: Vec<Reply>) -> Option<Input> {
         let view = self.view(&config);
         let live = self.live.as_mut()?;
         let old = std::mem::replace(&mut live.config, config.clone());
-        if concerns_recognition(&old, &config)
-            && let Err(error) = live.uplink.modify(config.clone()).await
-        {
-            return Some(failed(error));
+        let asks = concerns_recognition(&old, &config);
+        if asks {
+            let id = Uuid::new_v4().to_string();
+            let asked = async {
+                live.uplink.modify(config.clone()).await?;
+                live.uplink.finalize(id.clone()).await
+            };
+            if let Err(error) = asked.await {
+                return Some(failed(error));
+            }
+            live.unconfirmed.push_back(Unconfirmed { id, asked: true, told: Vec::new() });
         }
         if let Some((_, member)) = &self.member {
             member.set_view(view, live.opted);
         }
         let changed = Event::ConfigChanged(Arc::new(ConfigChanged { stream: live.stream, config }));
         match live.publisher.publish(changed).await {
-            Ok(_) => None,
+            Ok(_) => {
+                match live.unconfirmed.back_mut() {
+                    Some(change) => change.told.extend(told),
+                    None => {
+                        for reply in told {
+                            self.outbox.offer(frame::text(&reply::text(&reply)), Class::Control);
+                        }
+                    }
+                }
+                None
+            }
             Err(Error::Refused(refusal)) => Some(failed(UplinkError::Refused(refusal))),
             Err(error @ Error::Unavailable(_)) => Some(failed(UplinkError::Broken(error.to_string()))),
         }
@@ -528,9 +599,8 @@ impl Connection {
     /// The last words first, then the word that they were the last, then whoever waits for either.
     /// False when the last words are missing.
     async fn finish(&mut self, how: StreamEnd) -> bool {
-        let Some(Live { key, stream, uplink, mut events, mut publisher, fenced, .. }) = self.live.take() else {
-            return true;
-        };
+        let Some(live) = self.live.take() else { return true };
+        let Live { key, stream, uplink, mut events, mut publisher, mut unconfirmed, fenced, .. } = live;
         if fenced {
             // Whatever the uplink still has, the log refuses; and whoever has the stream ends it.
             return true;
@@ -538,7 +608,8 @@ impl Connection {
         // What was asked for before the end is still answered.
         let answers = async {
             while let Some(event) = events.next().await {
-                if let UplinkEvent::Finalized { id, position } = event {
+                let event = confirm(&mut unconfirmed, None, &self.outbox, event).await;
+                if let Some(UplinkEvent::Finalized { id, position }) = event {
                     let reply = Reply::Finalized { id, position };
                     self.outbox.offer(frame::text(&reply::text(&reply)), Class::Control);
                 }

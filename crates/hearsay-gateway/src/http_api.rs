@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::{
+    accept::Since,
     answer::{self, Answer, BAD_TOKEN},
     metrics, origin, records,
     request::{MAX_TARGET, NoRoute, Part, Query, Route, SocketKind, offered_subprotocol, token},
@@ -36,10 +37,15 @@ pub(crate) enum Purpose {
     Echo,
 }
 
-pub(crate) async fn answer(shared: &Shared, request: Request<Incoming>, address: IpAddr) -> (Answer, Option<Upgrade>) {
+pub(crate) async fn answer(
+    shared: &Shared,
+    request: Request<Incoming>,
+    address: IpAddr,
+    since: Since,
+) -> (Answer, Option<Upgrade>) {
     match origin::allowed(&shared.config.origins, request.headers()) {
         Ok(allowed) => {
-            let (mut answer, upgrade) = answer_any(shared, request, address).await;
+            let (mut answer, upgrade) = answer_any(shared, request, address, since).await;
             allowed.mark(&mut answer);
             (answer, upgrade)
         }
@@ -50,12 +56,20 @@ pub(crate) async fn answer(shared: &Shared, request: Request<Incoming>, address:
     }
 }
 
-async fn answer_any(shared: &Shared, mut request: Request<Incoming>, address: IpAddr) -> (Answer, Option<Upgrade>) {
+async fn answer_any(
+    shared: &Shared,
+    mut request: Request<Incoming>,
+    address: IpAddr,
+    since: Since,
+) -> (Answer, Option<Upgrade>) {
     if request.method() == Method::OPTIONS {
         return (answer::preflight(), None);
     }
     if let Some(answer) = shared.admin.as_ref().and_then(|admin| admin.answer(&request)) {
         return (answer, None);
+    }
+    if since == Since::Drain {
+        return (going_away(), None);
     }
     let size = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if size > MAX_TARGET {
@@ -101,6 +115,11 @@ async fn answer_any(shared: &Shared, mut request: Request<Incoming>, address: Ip
             (answer::and_close(answer), None)
         }
     }
+}
+
+fn going_away() -> Answer {
+    let answer = answer::error_for_now(StatusCode::SERVICE_UNAVAILABLE, "this gateway is going away", 1);
+    answer::and_close(answer)
 }
 
 /// Why a request gets something else than it asked for.
@@ -151,8 +170,7 @@ fn open_socket(
     let permission = if kind == SocketKind::Speak { Permission::Publish } else { Permission::Subscribe };
     claims.require(permission, &meeting)?;
     if shared.tasks.drain().is_draining() {
-        let answer = answer::error_for_now(StatusCode::SERVICE_UNAVAILABLE, "this gateway is going away", 1);
-        return Err(Refused::Answer(Box::new(answer::and_close(answer))));
+        return Err(Refused::Answer(Box::new(going_away())));
     }
     let subprotocol = offered_subprotocol(request.headers()).and_then(|first| HeaderValue::from_str(first).ok());
     let (mut answer, upgrading) = upgrade(request)?;

@@ -143,8 +143,12 @@ pub(crate) enum Effect {
     Join,
     /// For the stream; dropped when there is none.
     Audio(Bytes),
-    /// The stream, and what this socket is shown, are as this says from here on.
-    Configure(Box<SpeakerConfig>),
+    /// The stream, and what this socket is shown, are as `config` says from here on. `told` is sent once the recognizer has
+    /// taken that, and never when it refuses.
+    Configure {
+        config: Box<SpeakerConfig>,
+        told: Vec<Reply>,
+    },
     Finalize(String),
     /// No more audio. Done when the stream's last final has passed the feed and its end is on the log.
     Finish(StreamEnd),
@@ -311,6 +315,14 @@ struct Live {
     pace: Pace,
     acks: Acks,
     health_told: Option<(Instant, u32)>,
+}
+
+impl Live {
+    /// What was asked to change, which is answered when it has.
+    fn modified(&self) -> Effect {
+        let config = &self.start.config;
+        Effect::Configure { config: Box::new(config.clone()), told: vec![Reply::SessionModified(config.format)] }
+    }
 }
 
 #[derive(Debug)]
@@ -525,15 +537,13 @@ impl Session {
                         Ok(format) => {
                             live.start.config.format = format;
                             live.pace.set_format(&live.start.config);
-                            effects.push_back(Effect::Configure(Box::new(live.start.config.clone())));
-                            effects.push_back(Effect::Send(Reply::SessionModified(live.start.config.format)));
+                            effects.push_back(live.modified());
                         }
                         Err(error) => self.refuse(error, effects),
                     },
                     ClientMessage::Update(update) => {
                         update.apply_to(&mut live.start.config);
-                        effects.push_back(Effect::Configure(Box::new(live.start.config.clone())));
-                        effects.push_back(Effect::Send(Reply::SessionModified(live.start.config.format)));
+                        effects.push_back(live.modified());
                     }
                     ClientMessage::Finalize { id } => effects.push_back(Effect::Finalize(id)),
                     ClientMessage::Ping | ClientMessage::Token { .. } | ClientMessage::Start(_) => {}
@@ -577,11 +587,14 @@ impl Session {
                 let changed = live.start.config != start.config;
                 live.start = start;
                 live.start.extension.recorded = recorded;
+                let told = welcome(&live.started, &live.start.extension);
                 if changed {
                     live.pace.set_format(&live.start.config);
-                    effects.push_back(Effect::Configure(Box::new(live.start.config.clone())));
+                    effects.push_back(Effect::Configure { config: Box::new(live.start.config.clone()), told });
+                } else {
+                    effects.extend(told.into_iter().map(Effect::Send));
                 }
-                return welcome(&live.started, &live.start.extension, effects);
+                return;
             }
             Phase::Starting { .. } | Phase::Stopping { .. } | Phase::Ending { .. } | Phase::Closed => return,
         };
@@ -598,7 +611,7 @@ impl Session {
                 self.story.starts += 1;
                 self.story.conversation = Some(started.conversation);
                 self.story.stream = Some(started.stream);
-                welcome(&started, &start.extension, effects);
+                effects.extend(welcome(&started, &start.extension).into_iter().map(Effect::Send));
                 effects.push_back(Effect::Join);
                 let behind = started.resumed.map_or(Duration::ZERO, |resumed| resumed.behind.min(MOST_BEHIND));
                 if let Some(Resumed { chunk, format, .. }) = started.resumed {
@@ -872,14 +885,17 @@ impl Session {
 }
 
 /// The three messages every start is answered with, in the order clients use them.
-fn welcome(started: &Started, asked: &Extension, effects: &mut VecDeque<Effect>) {
-    effects.push_back(Effect::Send(Reply::StartedListening));
-    effects.push_back(Effect::Send(Reply::ConversationCreated(started.conversation)));
-    effects.push_back(Effect::Send(Reply::RecognitionStarted(started.conversation)));
+fn welcome(started: &Started, asked: &Extension) -> Vec<Reply> {
+    let Started { conversation, resume, stream, .. } = started;
+    let mut told = vec![
+        Reply::StartedListening,
+        Reply::ConversationCreated(*conversation),
+        Reply::RecognitionStarted(*conversation),
+    ];
     if asked.ack {
-        let Started { resume, stream, .. } = started;
-        effects.push_back(Effect::Send(Reply::ResumeToken { token: resume.clone(), stream: *stream }));
+        told.push(Reply::ResumeToken { token: resume.clone(), stream: *stream });
     }
+    told
 }
 
 /// The recognizer says what it does not hear, and begins with the field's name, or with `audio` when that is not what was

@@ -342,6 +342,37 @@ async fn c22_a_modified_stream_goes_on_and_says_so() {
     house.close().await;
 }
 
+/// The error alone: a change is confirmed by the recognizer that took it.
+#[tokio::test(flavor = "multi_thread")]
+async fn c22_a_change_that_is_refused_is_not_confirmed_first() {
+    let house = House::open().await;
+    let mut client = house.socket("/v1/streaming/m").await;
+    let conversation = client.start(START).await;
+    let modify = r#"{"type":"modify_request","speechRecognition":{"encoding":"FLAC"}}"#;
+    let update = r#"{"type":"update_request","insightTypes":["question"]}"#;
+    let start = r#"{"type":"start_request","config":{"speechRecognition":{"encoding":"FLAC"}}}"#;
+    for wrong in [modify, start] {
+        client.text(wrong).await;
+        assert_eq!(client.short().await, "error unsupported_encoding", "{wrong}");
+        // The stream is over, its socket and its conversation are not.
+        assert_eq!(client.start(START).await, conversation);
+        client.text(update).await;
+        assert_eq!(client.short().await, "session_modified");
+    }
+    // Wrong by itself: the stream goes on.
+    client.text(r#"{"type":"modify_request","speechRecognition":{"encoding":"MP3"}}"#).await;
+    assert_eq!(client.short().await, "error unsupported_encoding");
+    // Answers keep the order of what was asked.
+    client.audio(500).await;
+    client.text(r#"{"type":"modify_request","speechRecognition":{"sampleRateHertz":8000}}"#).await;
+    client.text(update).await;
+    client.text(STOP).await;
+    let answers: Vec<_> = client.rest().await.into_iter().filter(|short| !short.contains("Heard")).collect();
+    let ends = ["conversation_completed", "recognition_stopped", "closed 1000"];
+    assert_eq!(answers, [&["session_modified", "session_modified"][..], &ends].concat());
+    house.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn c28_the_python_stop_is_understood_and_the_server_closes() {
     let house = House::open().await;
@@ -729,6 +760,34 @@ async fn a_drain_finishes_streams_and_closes_with_the_empty_frame() {
     };
     let meta = bus.current(&meeting).await.unwrap().unwrap();
     assert_eq!(meta.state, hearsay_bus::State::Lingering);
+}
+
+/// Whoever asks whether to send traffic here gets an answer for as long as the process has work.
+#[tokio::test(flavor = "multi_thread")]
+async fn during_a_drain_new_connections_are_told_to_go_elsewhere() {
+    let drain_spread = HumanDuration::from_secs(5);
+    let house = House::with(support::Config { drain_spread, ..config() }, Limits::default()).await;
+    // Listeners are asked to return one by one, over the spread.
+    let mut listeners = Vec::new();
+    for _ in 0..20 {
+        listeners.push(house.socket("/v1/subscribe/m").await);
+    }
+    assert!(house.http("GET /readyz HTTP/1.1", "").await.starts_with("HTTP/1.1 200"));
+    house.tasks.begin_drain();
+    while house.readiness.is_ready() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let readyz = house.http("GET /readyz HTTP/1.1", "").await;
+    assert!(readyz.starts_with("HTTP/1.1 503") && readyz.contains("not ready: accepting"), "{readyz}");
+    assert!(house.http("GET /healthz HTTP/1.1", "").await.starts_with("HTTP/1.1 200"));
+    let page = house.http("GET / HTTP/1.1", "").await;
+    assert!(page.starts_with("HTTP/1.1 503") && page.to_lowercase().contains("retry-after: 1"), "{page}");
+    let url = house.url(&format!("/v1/streaming/m?access_token={}", house.token()));
+    let (status, body) = refused(house.handshake(&url, &[]).await.err().unwrap());
+    assert_eq!((status, body["message"].as_str()), (503, Some("this gateway is going away")));
+    // One that says nothing holds nothing up.
+    let _silent = TcpStream::connect(house.address).await.unwrap();
+    house.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

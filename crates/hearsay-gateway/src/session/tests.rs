@@ -170,10 +170,14 @@ impl Pair {
 
 fn name(effect: &Effect) -> String {
     match effect {
+        Effect::Configure { config, told } => {
+            let told: Vec<String> = told.iter().map(said).collect();
+            format!("configure:{}({})", config.format, told.join(","))
+        }
+        Effect::Send(reply) => said(reply),
         Effect::Start(_) => "start".to_owned(),
         Effect::Join => "join".to_owned(),
         Effect::Audio(chunk) => format!("audio{}", chunk.len()),
-        Effect::Configure(config) => format!("configure:{}", config.format),
         Effect::Finalize(id) => format!("finalize:{id}"),
         Effect::Finish(StreamEnd::Stopped { linger }) => format!("finish:stopped:{}", linger.as_secs()),
         Effect::Finish(StreamEnd::Lost) => "finish:lost".to_owned(),
@@ -182,22 +186,25 @@ fn name(effect: &Effect) -> String {
         Effect::Close(code) => format!("close:{}", code.code().map_or("empty".to_owned(), |code| code.to_string())),
         Effect::Hangup => "hangup".to_owned(),
         Effect::Pong(_) => "ws-pong".to_owned(),
-        Effect::Send(reply) => match reply {
-            Reply::StartedListening => "listening".to_owned(),
-            Reply::ConversationCreated(_) => "created".to_owned(),
-            Reply::RecognitionStarted(_) => "recognizing".to_owned(),
-            Reply::RecognitionStopped => "stopped".to_owned(),
-            Reply::ConversationCompleted(_) => "completed".to_owned(),
-            Reply::SessionModified(_) => "modified".to_owned(),
-            Reply::Pong => "pong".to_owned(),
-            Reply::Error { error, .. } => format!("error:{}", error.code.name()),
-            Reply::AudioAck(ack) => format!("ack:{}", ack.chunk.0),
-            Reply::Resumed { chunk } => format!("resumed:{}", chunk.0),
-            Reply::ResumeToken { .. } => "resume".to_owned(),
-            Reply::Finalized { id, .. } => format!("finalized:{id}"),
-            Reply::Health { health, .. } => format!("health:{}", health.ladder),
-            Reply::Signal(_) => "signal".to_owned(),
-        },
+    }
+}
+
+fn said(reply: &Reply) -> String {
+    match reply {
+        Reply::StartedListening => "listening".to_owned(),
+        Reply::ConversationCreated(_) => "created".to_owned(),
+        Reply::RecognitionStarted(_) => "recognizing".to_owned(),
+        Reply::RecognitionStopped => "stopped".to_owned(),
+        Reply::ConversationCompleted(_) => "completed".to_owned(),
+        Reply::SessionModified(_) => "modified".to_owned(),
+        Reply::Pong => "pong".to_owned(),
+        Reply::Error { error, .. } => format!("error:{}", error.code.name()),
+        Reply::AudioAck(ack) => format!("ack:{}", ack.chunk.0),
+        Reply::Resumed { chunk } => format!("resumed:{}", chunk.0),
+        Reply::ResumeToken { .. } => "resume".to_owned(),
+        Reply::Finalized { id, .. } => format!("finalized:{id}"),
+        Reply::Health { health, .. } => format!("health:{}", health.ladder),
+        Reply::Signal(_) => "signal".to_owned(),
     }
 }
 
@@ -238,7 +245,7 @@ fn a_second_start_changes_the_configuration_and_opens_nothing() {
     check("start; start", "START listening created recognizing");
     check(
         r#"start; start "config":{"speechRecognition":{"sampleRateHertz":8000}}"#,
-        "START configure:LINEAR16@8000 listening created recognizing",
+        "START configure:LINEAR16@8000(listening,created,recognizing)",
     );
 }
 
@@ -301,7 +308,7 @@ fn what_comes_out_of_order_is_refused_and_harms_nothing() {
 fn formats_change_in_mid_stream() {
     check(
         r#"start; text {"type":"modify_request","speechRecognition":{"sampleRateHertz":8000}}; audio 3"#,
-        "START configure:LINEAR16@8000 modified audio3",
+        "START configure:LINEAR16@8000(modified) audio3",
     );
     check(
         r#"start; text {"type":"modify_request","speechRecognition":{"sampleRateHertz":7}}; audio 3"#,
@@ -309,7 +316,7 @@ fn formats_change_in_mid_stream() {
     );
     check(
         r#"start; text {"type":"update_request","insightTypes":["topic"]}"#,
-        "START configure:LINEAR16@16000 modified",
+        "START configure:LINEAR16@16000(modified)",
     );
 }
 
@@ -418,7 +425,7 @@ fn a_stream_that_goes_on_says_where_and_in_what_format() {
     let modify = r#"text {"type":"modify_request","speechRecognition":{"encoding":"LINEAR16"}}"#;
     check(
         &format!("resumes 0; {resume}; {modify}"),
-        "start listening created recognizing resume join resumed:7 configure:LINEAR16@8000 modified",
+        "start listening created recognizing resume join resumed:7 configure:LINEAR16@8000(modified)",
     );
     check(&format!("no-resume; {resume}; well; start"), "start error:invalid_request START");
     check(&format!("start; {resume}"), "START error:invalid_request");

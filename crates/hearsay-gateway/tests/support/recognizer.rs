@@ -38,9 +38,7 @@ impl Recognizer for Scripted {
         let mut requests = request.into_inner();
         let first = requests.next().await.ok_or_else(|| Status::invalid_argument("empty"))??;
         let Request::Open(open) = Request::try_from(first).unwrap() else { panic!("open comes first") };
-        if open.config.format.encoding == Encoding::Flac {
-            return Err(Status::unimplemented("encoding FLAC is not heard here; LINEAR16 is accepted"));
-        }
+        heard(open.config.format)?;
         let (answers, responses) = mpsc::channel(16);
         let mut lane = Lane {
             bus: Arc::clone(&self.bus),
@@ -63,6 +61,13 @@ impl Recognizer for Scripted {
             }
         });
         Ok(tonic::Response::new(Box::pin(ReceiverStream::new(responses))))
+    }
+}
+
+fn heard(format: AudioFormat) -> Result<(), Status> {
+    match format.encoding {
+        Encoding::Flac => Err(Status::unimplemented("encoding FLAC is not heard here; LINEAR16 is accepted")),
+        _ => Ok(()),
     }
 }
 
@@ -113,7 +118,13 @@ impl Lane {
                     self.answer(Response::Ended { position }).await;
                     return false;
                 }
-                MarkerKind::Config(config) => self.open.config = *config,
+                MarkerKind::Config(config) => {
+                    if let Err(status) = heard(config.format) {
+                        let _ = self.answers.send(Err(status)).await;
+                        return false;
+                    }
+                    self.open.config = *config;
+                }
                 MarkerKind::Reanchor(_) => {}
             },
         }
