@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::shell::{root, step};
+use crate::{
+    redis::is_root,
+    shell::{root, step},
+};
 
 /// The oldest that runs the tests' modules.
 const OLDEST: (u32, u32) = (20, 19);
@@ -82,10 +85,33 @@ impl Node {
 
     /// Everything that needs a browser and a server.
     pub(crate) fn browser(&self, hearsay: &Path, cache: &Path) -> Result<()> {
+        browsers()?;
         let mut command = self.npm(&root().join("tests/browser"), &["run", "--silent", "browser"]);
         command.env("HEARSAY_BIN", hearsay).env("HEARSAY_CACHE", cache);
-        step("two people, one meeting, in a real browser", command)
+        step("two people, one meeting, in real browsers", command)
     }
+}
+
+/// Debian's packages, and the programs they bring. The tests say themselves what they miss, or are told where it is.
+const BROWSERS: [(&str, &str); 3] =
+    [("chromium", "chromium"), ("firefox-esr", "firefox"), ("pulseaudio", "pulseaudio")];
+
+/// Installs browsers, and the sound card that Firefox needs, where that can be done.
+fn browsers() -> Result<()> {
+    let missing: Vec<_> = BROWSERS
+        .into_iter()
+        .filter(|(_, program)| !crate::shell::exists(program, &["--version"]))
+        .map(|(package, _)| package)
+        .collect();
+    if missing.is_empty() || !crate::shell::exists("apt-get", &["--version"]) || !is_root() {
+        return Ok(());
+    }
+    let mut update = Command::new("apt-get");
+    update.args(["update", "-qq"]);
+    step("package lists", update)?;
+    let mut install = Command::new("apt-get");
+    install.args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing);
+    step(&format!("{}, for the page's tests", missing.join(", ")), install)
 }
 
 fn version(node: impl AsRef<std::ffi::OsStr>) -> Option<(u32, u32)> {

@@ -53,8 +53,6 @@ const PIECE: usize = 64 * 1024;
 const PASS: usize = 64;
 /// Between two tries of a log that does not answer: at first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-/// What a renewal has told of may take this long to be announced.
-const ON_ITS_WAY: Duration = Duration::from_millis(250);
 /// The log does not answer for this long: opted-in sockets hear `degraded`.
 const DEGRADED: Duration = Duration::from_secs(2);
 /// A whole picture that nobody asked for is kept this long.
@@ -87,8 +85,6 @@ pub(crate) struct Feed {
     trouble: Option<Trouble>,
     retry: Duration,
     retry_at: Option<Instant>,
-    /// The log's end as a renewal told it, which has to be announced until then.
-    awaited: Option<(Tail, Instant)>,
 }
 
 struct Trouble {
@@ -163,7 +159,6 @@ impl Feed {
             trouble: None,
             retry: RETRY.0,
             retry_at: None,
-            awaited: None,
         }
     }
 
@@ -541,19 +536,13 @@ impl Feed {
             .map(|(_, group)| group.heard_at + self.hub.config.position_every.get());
         let degraded = self.trouble.as_ref().filter(|trouble| !trouble.told).map(|trouble| trouble.began + DEGRADED);
         let picture = self.picture_asked.map(|asked| asked + PICTURE);
-        let awaited = self.awaited.as_ref().map(|(_, until)| *until);
-        positions.chain(self.retry_at).chain(awaited).chain(degraded).chain(picture).fold(quiet, Instant::min)
+        positions.chain(self.retry_at).chain(degraded).chain(picture).fold(quiet, Instant::min)
     }
 
     fn tick(&mut self, outputs: &mut Outputs) {
         let now = Instant::now();
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
-        }
-        if self.awaited.as_ref().is_some_and(|(_, until)| *until <= now)
-            && let Some((tail, _)) = self.awaited.take()
-        {
-            self.follower.tail(&tail);
         }
         if self.picture_asked.is_some_and(|asked| asked + PICTURE <= now) {
             (self.picture, self.picture_asked) = (None, None);
@@ -654,13 +643,7 @@ impl Feed {
         if !self.follower.is_behind() {
             self.recovered(outputs);
         }
-        let (top, at) = (tail.meta.as_ref().map(|meta| meta.top), self.follower.at());
-        if top.is_some_and(|top| top.epoch == at.epoch && top.offset > at.offset) && !self.follower.is_behind() {
-            // Most likely on its way: appended, and asked for, in the same moment.
-            self.awaited.get_or_insert_with(|| (tail.clone(), Instant::now() + ON_ITS_WAY));
-        } else {
-            self.follower.tail(&tail);
-        }
+        self.follower.tail(&tail);
         if tail.listeners != self.listeners_told {
             self.listeners_told = tail.listeners;
             self.tell_opted(&wire::listeners(tail.listeners), |audience| audience.opted.presence, outputs);

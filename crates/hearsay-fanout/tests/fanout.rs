@@ -269,25 +269,8 @@ async fn a_lost_last_announcement_is_found_within_the_tail_check() {
     let asked = Instant::now();
     assert!(!member.passed(last, asked + Duration::from_millis(100)).await);
     assert!(member.passed(last, asked + Duration::from_secs(5)).await);
-    assert!(asked.elapsed() <= Duration::from_millis(2_400), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() <= Duration::from_millis(2_100), "{:?}", asked.elapsed());
     speaker.expect(&["final Anybody there? after 1", "message Anybody there? at 2"]).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_announcement_that_the_tail_check_overtakes_costs_no_read() {
-    let house = house();
-    let key = house.bus.start("racing");
-    let (member, mut speaker) = house.join(&key).await;
-    let reads = house.bus.reads.load(std::sync::atomic::Ordering::Relaxed);
-    house.bus.lose(1);
-    let last = house.bus.append(&key, said(1, "Here I come."));
-    // The tail check has told of it by now.
-    tokio::time::sleep(Duration::from_millis(2_100)).await;
-    house.bus.repeat(&key);
-    assert!(member.passed(last, Instant::now() + Duration::from_millis(50)).await);
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(house.bus.reads.load(std::sync::atomic::Ordering::Relaxed), reads);
-    speaker.expect(&["final Here I come. after 1", "message Here I come. at 2"]).await;
 }
 
 #[tokio::test(start_paused = true)]

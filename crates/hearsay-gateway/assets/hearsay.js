@@ -119,9 +119,9 @@ export class Backoff {
     return this.#tries;
   }
 
-  /** @param {number} [least] What the server asked to wait at least, in ms. */
-  next(least = 0) {
-    const bound = Math.min(this.#cap, this.#base * 2 ** Math.min(this.#tries, 30));
+  /** @param {number} [least] What the server asked to wait at least, in ms. @param {number} [most] A bound of this time. */
+  next(least = 0, most = this.#cap) {
+    const bound = Math.min(most, this.#cap, this.#base * 2 ** Math.min(this.#tries, 30));
     this.#tries += 1;
     return least + this.#random() * bound;
   }
@@ -399,6 +399,9 @@ const MAX_TIMER_MS = 2 ** 31 - 1;
 const SPEAK_MS = 30_000;
 /** A connection that lasted this long ends the earlier trouble. */
 const CALM_MS = 5_000;
+/** For so long a server leaves a broken stream as it is, and its client tries this often: who returns goes on mid-word. */
+const HELD_MS = 5_000;
+const HURRY_MS = 1_000;
 /** Codes that say no: coming back would be answered the same. */
 const FINAL_CODES = new Set([1000, 1002, 1003, 1007, 1008, 1009, 1010]);
 
@@ -962,7 +965,8 @@ export class HearsaySocket extends Target {
   }
 
   #retry() {
-    const delayMs = this.#backoff.next(this.#retryAfterMs);
+    const held = this.#streaming && this.#resume !== undefined && Date.now() - this.#downSince < HELD_MS;
+    const delayMs = this.#backoff.next(this.#retryAfterMs, held ? HURRY_MS : undefined);
     this.#retryAfterMs = 0;
     this.#tell("waiting", delayMs);
     this.#retryTimer = this.#later(delayMs, () => void this.#connect());

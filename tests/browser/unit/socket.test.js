@@ -174,6 +174,23 @@ test("a speaker goes on from the chunk the server lacks", async (t) => {
   assert.deepEqual(seen, ["open", "started_listening", "conversation_created", "recognition_started"], "its owner saw one start");
 });
 
+test("a speaker tries often while its stream is held, and less so later", async (t) => {
+  const { socket, tick } = await connect(t, SPEAK, { backoff: new Backoff({ random: () => 1 }) });
+  /** @type {number[]} */ const delays = [];
+  socket.addEventListener("connection", (event) => {
+    const { state, delayMs } = /** @type {CustomEvent} */ (event).detail;
+    if (state === "waiting") delays.push(delayMs);
+  });
+  Wire.last.open();
+  socket.send(JSON.stringify({ type: "start_request" }));
+  started(Wire.last);
+  for (let tries = 0; tries < 9; tries += 1) {
+    Wire.last.drops();
+    await tick(delays.at(-1) ?? 0);
+  }
+  assert.deepEqual(delays, [250, 500, 1_000, 1_000, 1_000, 1_000, 1_000, 15_000, 15_000]);
+});
+
 test("audio is copied, as a WebSocket does", async (t) => {
   const { socket, tick } = await connect(t, SPEAK);
   Wire.last.open();
