@@ -228,6 +228,7 @@ impl Redactor {
             take(unfinished_address(t, at).map(|end| (Personal::Email, end)));
         }
         take(self.names.person(text, t, at).map(|(_, end)| (Personal::Name, end)));
+        take(self.names.surname(text, t, at).map(|end| (Personal::Name, end)));
         take(street(t, at).map(|end| (Personal::Address, end)));
         take(bank_account(t, at).map(|end| (Personal::Account, end)));
         let run = run(t, at);
@@ -682,6 +683,7 @@ mod tests {
     #[test]
     fn names_and_addresses_are_hidden() {
         check(&["I asked Anna Kim, then Will."], &["I asked ***, then ***."]);
+        check(&["ask Ms. Kim or dr reyes about kim"], &["ask Ms. *** or dr *** about kim"]);
         check(&["that will do for anna's team"], &["that will do for ***'s team"]);
         check(&["mail (anna.kim@example.com) now"], &["mail (***) now"]);
         check(&["write to anna dot k at example dot com please"], &["write to *** please"]);
@@ -708,6 +710,7 @@ mod tests {
         check(&["I have 300"], &["I have 300"]);
         check(&["from two thousand fifteen to 2018"], &["from two thousand fifteen to 2018"]);
         check(&["we are three"], &["we are three"]);
+        check(&["oh oh oh oh oh oh oh"], &["oh oh oh oh oh oh oh"]);
     }
 
     #[test]

@@ -267,7 +267,7 @@ fn plain(t: &Tokens<'_>, at: usize, loose: bool) -> Option<(Clock, usize)> {
         let next = next + usize::from(t.any(next, "minutes minute mins min"));
         // "five to nine" is more often a range: the minutes must be said, or be what is said so.
         let told = t.any(next - 1, "minutes minute mins min");
-        let past = t.any(next, "past after") && (t.word(next) == "past" || told);
+        let past = t.any(next, "past after") && (t.word(next) == "past" || told || minutes % 5 == 0);
         let to = t.any(next, "to till before") && told;
         if (past || to)
             && let Some(found) = counted(t, next, minutes)

@@ -409,7 +409,9 @@ impl<'a> Reader<'a> {
 
     fn number_goes_on(&self, at: usize) -> bool {
         let t = self.t;
-        let word = t.glued(at) && !t.word(at).is_empty();
+        // "2019-03-04T15:30"
+        let time = t.word(at) == "t" && t.glued(at + 1) && t.is(at + 2, ":");
+        let word = t.glued(at) && !t.word(at).is_empty() && !time;
         word || (t.is_any(at, &["-", "/", "."]) && t.glued(at) && t.glued(at + 1) && {
             // "5/1-5/7" is a range; a third part would have been read.
             let digits = t.digits(at + 1);
@@ -501,7 +503,9 @@ impl<'a> Reader<'a> {
                     | "and"
                     | "for"
             ) || (at > 0 && t.dash(at - 1));
-            let followed = !t.digits(at + 1).is_empty() || t.is(at + 1, ",") || words::month(t.word(at + 1)).is_some();
+            let listed = (t.dash(at + 1) || t.any(at + 1, "or and to")) && words::weekday(t.word(at + 2)).is_some();
+            let followed =
+                listed || !t.digits(at + 1).is_empty() || t.is(at + 1, ",") || words::month(t.word(at + 1)).is_some();
             if !led && !followed {
                 return None;
             }

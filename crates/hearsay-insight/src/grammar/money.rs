@@ -264,7 +264,9 @@ pub(crate) fn money(t: &Tokens<'_>, at: usize) -> Read<Value> {
             _ => return None,
         },
     };
-    next += usize::from(t.is(next, "-") && t.glued(next) && t.glued(next + 1));
+    // "12-cent", "25 - cent"
+    let word = t.get(next + 1).is_some_and(|it| it.kind == Kind::Word);
+    next += usize::from(t.is(next, "-") && word && t.glued(next) == t.glued(next + 1));
     // "48.5 MGBP"
     if let Some((unit, end)) = million_code(t, next) {
         return Some((value(unit, Some(amount.times(Decimal::whole(1_000_000))?)), end));
@@ -279,6 +281,10 @@ pub(crate) fn money(t: &Tokens<'_>, at: usize) -> Read<Value> {
         return None;
     }
     if one && !(unit.plain || t.any(next, "pound cent penny euro buck")) || t.word(next) == "p" && !t.glued(next) {
+        return None;
+    }
+    // "Three won": a verb, for no price is so small.
+    if t.word(next) == "won" && amount.as_whole().is_some_and(|it| it < 100) {
         return None;
     }
     if t.word(next) == "p" && t.word(next + 1) == "m" || t.word(next) == "mark" && one {

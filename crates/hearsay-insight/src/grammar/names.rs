@@ -67,7 +67,8 @@ impl Trie {
             let Some(token) = t.get(next) else { break };
             if !counts(token.kind, token.text) {
                 // A mark inside a name is passed over only where it joins: "o'neill", "at&t", "jean-luc", "u.s.".
-                let joins = next > at && (token.glued || t.dash(next));
+                let initial = t.is(next, ".") && t.word(next.wrapping_sub(1)).len() == 1;
+                let joins = next > at && (token.glued || t.dash(next) || initial);
                 if !joins {
                     break;
                 }
@@ -120,6 +121,7 @@ pub struct Names {
     people: Vec<String>,
     full: Trie,
     first: Trie,
+    last: Trie,
     things: Trie,
 }
 
@@ -133,6 +135,9 @@ impl Names {
             it.full.insert(name, index);
             if let Some(first) = name.split_whitespace().next() {
                 it.first.insert(first, index);
+            }
+            if let Some(last) = name.split_whitespace().skip(1).last() {
+                it.last.insert(last, index);
             }
             it.people.push(name.to_owned());
         }
@@ -175,6 +180,17 @@ impl Names {
             }
         }
         Some((who, end))
+    }
+
+    /// Somebody by last name, where it is written as a name or follows a title.
+    pub(crate) fn surname(&self, text: &str, t: &Tokens<'_>, at: usize) -> Option<usize> {
+        let (_, end) = self.last.longest(t, at)?;
+        let before = at.checked_sub(1)?;
+        let titled = t.any(before, "mr mrs ms miss mister dr doctor professor prof")
+            || t.is(before, ".") && t.any(before.wrapping_sub(1), "mr mrs ms dr prof");
+        let capital = text.get(t.start(at)..).and_then(|it| it.chars().next()).is_some_and(char::is_uppercase);
+        let opens = t.is_any(before, &[".", "?", "!"]);
+        (titled || capital && !opens).then_some(end)
     }
 
     /// Somebody by first name, also one that is a plain word or was heard a letter wrong; for places where only a

@@ -132,7 +132,7 @@ fn scale(word: &str) -> Option<i64> {
         "hundred" => 100,
         "thousand" | "thousands" => 1_000,
         "lakh" | "lakhs" | "lac" => 100_000,
-        "million" | "millions" | "mln" | "mio" => 1_000_000,
+        "million" | "millions" | "mln" | "mio" | "mil" => 1_000_000,
         "crore" | "crores" => 10_000_000,
         "billion" | "billions" | "bln" | "bn" => 1_000_000_000,
         "trillion" | "trillions" => 1_000_000_000_000,

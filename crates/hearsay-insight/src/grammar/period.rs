@@ -286,7 +286,9 @@ impl Reader<'_> {
                 return None;
             }
         }
-        let range = self.unit_from_here(unit, turn.steps())?;
+        // The coming weekend is this week's until it has begun.
+        let ahead = turn == Turn::Coming && unit == Unit::Weekend && self.today().weekday().to_monday_zero_offset() < 5;
+        let range = self.unit_from_here(unit, if ahead { 0 } else { turn.steps() })?;
         let range = if work { (range.0, add_days(range.0, 5)?) } else { range };
         Some((Period::range(range), unit, end))
     }
@@ -540,7 +542,7 @@ impl Reader<'_> {
         }
         let (count, next) = number::count(t, at)?;
         let (turn, unit_at) = words::turn(t, next).filter(|it| it.0 != Turn::This)?;
-        let unit = words::unit(t.word(unit_at)).filter(|_| count == 1 || t.word(unit_at).ends_with('s'))?;
+        let unit = words::unit(t.word(unit_at)).filter(|_| count > 1 && t.word(unit_at).ends_with('s'))?;
         let (mut it, _) = span::duration_of(count, unit)?;
         it.vague = false;
         Some((turn, it, unit, count, unit_at + 1))

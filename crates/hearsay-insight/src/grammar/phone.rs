@@ -312,6 +312,10 @@ pub(crate) fn run(t: &Tokens<'_>, at: usize) -> Option<(String, usize, usize)> {
         }
         end = next;
     }
+    // "Oh oh oh" is no number.
+    if (at..end).all(|it| t.digits(it).is_empty() && matches!(t.word(it), "oh" | "o" | "")) {
+        return None;
+    }
     let count = all.len() - usize::from(all.starts_with('+'));
     (count >= 1 && end > at).then_some((all, words, end))
 }

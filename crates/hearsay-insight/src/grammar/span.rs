@@ -117,6 +117,10 @@ pub(crate) fn one(t: &Tokens<'_>, at: usize) -> Read<Duration> {
             _ => return None,
         },
     };
+    // "A quarter" is a part of something.
+    if unit == Unit::Quarter && !t.word(next).ends_with('s') {
+        return None;
+    }
     let unit = if work { Unit::Workday } else { unit };
     next += 1;
     // "an hour and a half", "one hour and half", "a year and a quarter"
@@ -160,6 +164,8 @@ fn measure(count: Decimal, unit: Unit, vague: bool) -> Option<Duration> {
         (Unit::Decade, Some(it_)) => it.months = it_ * 120,
         (Unit::Century, Some(it_)) => it.months = it_ * 1200,
         (Unit::Workday, Some(it_)) => it.workdays = it_,
+        // Two weekends ago is two weeks ago.
+        (Unit::Weekend, Some(it_)) => it.days = it_ * 7,
         (Unit::Year, None) => {
             // Half a year is six months.
             if let Some(months) = count.times(Decimal::whole(12)).and_then(Decimal::as_whole) {

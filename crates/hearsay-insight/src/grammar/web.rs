@@ -127,7 +127,7 @@ fn written(t: &Tokens<'_>, at: usize) -> Option<(Kind, String, usize)> {
 
 /// "anna dot kim at example dot com", "example dot org".
 fn spoken(t: &Tokens<'_>, at: usize) -> Option<(Kind, String, usize)> {
-    if t.word(at).is_empty() && t.digits(at).is_empty() {
+    if t.word(at).is_empty() && t.digits(at).is_empty() || t.any(at, "the a an i and of dot at") {
         return None;
     }
     let (mut name, mut next) = labels(t, at)?;

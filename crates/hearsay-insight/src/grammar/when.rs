@@ -643,7 +643,12 @@ impl Reader<'_> {
         };
         if let Some(late) = late {
             let ((day, part), end) = self.day_or_part(at + 1)?;
-            let (from, to) = part?.hours();
+            // "early tomorrow morning"
+            let (part, end) = match part.or(clock::daypart_word(t.word(end))) {
+                Some(it) => (it, end + usize::from(part.is_none())),
+                None => return None,
+            };
+            let (from, to) = part.hours();
             let half = Time::new(from.hour() + 2, 0, 0, 0).ok()?;
             let range = if late { (half, to) } else { (from, half) };
             return Some(((day, Bit::Between(vec![(Some(range.0), Some(range.1))])), end));
@@ -663,6 +668,7 @@ impl Reader<'_> {
             return Some(((day, hours(part)), end));
         }
         let sep = next + usize::from(t.is_any(next, &[",", ":"]) || t.is(next, "-") && t.is(next.wrapping_sub(1), ")"));
+        let sep = sep + usize::from(t.word(sep) == "t" && t.glued(sep) && t.glued(sep + 1));
         // "today pm"
         if part.is_none() && t.any(next, "am pm") {
             let part = if t.word(next) == "pm" { Daypart::Afternoon } else { Daypart::Morning };
