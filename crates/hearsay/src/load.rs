@@ -94,7 +94,10 @@ pub(crate) fn events(arguments: LoadEvents) -> anyhow::Result<ExitCode> {
         duration: arguments.duration.get(),
         wait: arguments.wait.get(),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads((crate::process::processors() / 2).max(1))
+        .enable_all()
+        .build()?;
     let progress = Arc::new(events::Progress::default());
     let tasks = Tasks::new();
     let report = runtime.block_on(async {
