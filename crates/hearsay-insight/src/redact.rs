@@ -699,6 +699,7 @@ mod tests {
         check(&["the ssn is 123-12-1234 okay"], &["the ssn is *** okay"]);
         check(&["account number four five six seven then"], &["account number *** then"]);
         check(&["five five five one two three four is mine"], &["*** is mine"]);
+        check(&["it was four two four two four two then"], &["it was *** then"]);
         check(&["iban DE89 3704 0044 0532 0130 00 please"], &["iban *** please"]);
     }
 
@@ -719,9 +720,11 @@ mod tests {
             &["it is four one one one", "one one one one", "um", "and two three.", "Thanks"],
             &["it is ***", "***", "um", "and ***.", "Thanks"],
         );
+        check(&["it is four one one one", "two two and done"], &["it is ***", "*** and done"]);
         check(&["my number is", "five five and that is all"], &["my number is", "*** and that is all"]);
         // What is seen of it: two digits, since nothing told of a number yet.
         check(&["well four one", "one one two"], &["well four one", "***"]);
+        check(&["well four one", "one two is it"], &["well four one", "*** is it"]);
         check(&["it is four one one one", "Two things now"], &["it is ***", "Two things now"]);
         check(&["hello there", "two three things"], &["hello there", "two three things"]);
     }

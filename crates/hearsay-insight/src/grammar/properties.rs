@@ -260,6 +260,13 @@ fn the_ends_of_time_are_no_ends_of_us() {
     }
 }
 
+#[test]
+fn a_name_that_is_a_word_may_stand_first() {
+    for text in ["Will", "will may", "will can you", "Will May can you send it to Will"] {
+        read(text, NOW);
+    }
+}
+
 /// Twice the text is at most little more than twice the work, and no token costs much.
 #[test]
 fn work_grows_with_the_text_and_no_faster() {

@@ -680,7 +680,7 @@ impl<'a> Scan<'a> {
             return None;
         }
         let asked = self.any(i.saturating_sub(1), "does did do has is will can could should would was")
-            && (i == 1 || self.opens(i - 1));
+            && i.checked_sub(1).is_some_and(|before| before == 0 || self.opens(before));
         // "to Bob by Friday", "with Anna": somebody of the sentence, not its subject.
         let object = has("to with from for by about of at than like cc thanks thank", before);
         if has("ask tell want like need get have let remind expect encourage prefer task", before) {
