@@ -1,5 +1,22 @@
 //! What a hand-written grammar reads in a text: dates, times, money, numbers, names, and who does what by when.
 //!
+//! ```
+//! use hearsay_insight::grammar::{Assignee, Context, Names, Zone, entities, task};
+//!
+//! let zone = Zone::parse("Europe/Berlin")?;
+//! let names = Names::new(["Anna Kim", "Bob Reyes"], &[]);
+//! let context = Context { now: zone.civil(1_773_219_600_000_000), names: &names };
+//! let text = "I'll send Bob the twenty five dollars by next Friday";
+//! let found = entities(text, &context);
+//! assert_eq!(found[1].text, "twenty five dollars");
+//! assert_eq!(found[2].value().to_string(), "../2026-03-20");
+//! let found = task(text, names.find("Anna"), &context);
+//! assert_eq!(found.assignees, [Assignee::Person(0)]);
+//! let due = found.due.and_then(|it| zone.rfc3339(it.moment()));
+//! assert_eq!(due.as_deref(), Some("2026-03-20T00:00:00+01:00"));
+//! # Ok::<(), hearsay_insight::grammar::UnknownZone>(())
+//! ```
+//!
 //! Reads text with and without punctuation and capitals, numbers as digits and as words. Takes time linear in the
 //! text: at each word a bounded number of words ahead is looked at.
 

@@ -18,6 +18,9 @@ pub struct CustomEntity {
 /// No name is longer than this, in words.
 const LONGEST: usize = 16;
 
+/// In a larger roster some name is always a letter away, and looking for it would cost.
+const MOST_ALIKE: usize = 256;
+
 /// Names by their words, one node a word.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Trie {
@@ -200,7 +203,7 @@ impl Names {
             return Some(it);
         }
         let word = t.word(at);
-        if word.len() < 4 || word.len() > 24 {
+        if word.len() < 4 || word.len() > 24 || self.people.len() > MOST_ALIKE {
             return None;
         }
         let mut near = self.people.iter().enumerate().filter(|(_, name)| {
