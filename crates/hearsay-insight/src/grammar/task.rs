@@ -763,6 +763,14 @@ impl<'a> Scan<'a> {
                 }
             }
             "owns" | "takes" | "handles" => true,
+            "gets" => self.word(verb + 1) == "to",
+            // "Tom said he'll send it"
+            "said" | "says" | "mentioned" | "confirmed" | "told" => (verb + 1..verb + 5).any(|k| {
+                self.any(k, "he'll she'll they'll") && self.promise(k + 1)
+                    || self.any(k, "he she they") && self.word(k + 1) == "will" && self.promise(k + 2)
+                    || self.any(k, "he's she's they're") && self.phrase(k + 1, "going to") && self.promise(k + 3)
+                    || self.any(k, "he she") && self.phrase(k + 1, "is going to") && self.promise(k + 4)
+            }),
             "action" if self.any(verb + 1, "item") => true,
             _ => false,
         };
@@ -771,8 +779,23 @@ impl<'a> Scan<'a> {
         }
         // "Bob please share", "Tom you'll handle", "Anna don't forget", "Priya send me"
         let called = i == self.past_fillers() || self.opens(i) || i + (next - i) >= self.words.len();
+        // "I suggest that Priya leads it"
+        let proposed = self.any(i.saturating_sub(1), "suggest propose recommend")
+            || before == "that" && self.any(i.saturating_sub(2), "suggest propose recommend");
+        if proposed && !self.word(next).is_empty() {
+            return cue(5);
+        }
         if !called {
             return None;
+        }
+        // "Priya maybe you can draft it", "Priya you're responsible for it", "Tom do me a favor and print it"
+        let maybe = self.any(next, "maybe perhaps") && self.phrases(next + 1, "you can|you could");
+        let given = self.word(next) == "you're"
+            && self
+                .phrases(next + 1, "responsible|in charge|on the hook|taking|handling|doing|up for|supposed to|owning");
+        let going = self.phrase(next, "you're going to") && self.promise(next + 3);
+        if maybe || given || going || self.phrases(next, "do me a favor|do us a favor|do me a favour") {
+            return cue(5);
         }
         if self.any(next, "please you'll don't make go kindly remember")
             || self.any(next, "you")
@@ -803,6 +826,15 @@ impl<'a> Scan<'a> {
         match self.word(i) {
             "can" | "could" | "would" | "will" | "can't" | "won't" | "couldn't" if self.any(i + 1, "you y'all") => {
                 let verb = self.past_adverbs(i + 2);
+                // "can you and Tom look at it"
+                if self.word(i + 2) == "and"
+                    && let Some((others, next)) = self.people(i + 3)
+                    && !self.word(next).is_empty()
+                {
+                    let mut who: Vec<usize> = self.called().into_iter().collect();
+                    who.extend(others.into_iter().filter(|it| !who.contains(it)).collect::<Vec<_>>());
+                    return cue(6, Who::People(who));
+                }
                 let all = self.any(verb, "all guys") || self.phrase(i + 2, "all");
                 let verb = if all { verb + 1 } else { verb };
                 let verb = if self.phrase(verb, "be able to") { verb + 3 } else { verb };
@@ -1137,9 +1169,12 @@ impl<'a> Scan<'a> {
             has("the it that this me him her them us a an to up out our your my everyone all with sure", object)
                 || self.name(i + 1);
         let soon = self.later(i);
+        let idle = idle && !self.phrases(i, "check with|double check|look into|find out");
+        let known = known || self.phrases(i, "double check|look into|find out");
         let who = self.called().map_or(Who::You, |it| Who::People(vec![it]));
         let idle_let = self.word(i) == "let" && !self.name(i + 1) && !self.any(i + 1, "them him her everyone");
-        let strength = if known && (!idle || soon) && !idle_let { 3 } else { return None };
+        let parting = self.phrases(i, "talk to you|speak to you|call it a day");
+        let strength = if known && (!idle || soon) && !idle_let && !parting { 3 } else { return None };
         (!has("do get take own work", self.word(i)) || soon).then_some(Cue { strength, at: i, hint: Hint::Action, who })
     }
 
@@ -1405,6 +1440,11 @@ mod tests {
         check("Tom you need to sign the form by the end of next week", Hint::Action, "Tom", "03-20");
         check("Priya will you book the flights", Hint::Action, "Priya", "");
         check("Tom has to present on the 19th", Hint::Action, "Tom", "03-19");
+        check("Bob can you and Tom look at the budget by Friday", Hint::Action, "Bob Tom", "03-13");
+        check("Priya maybe you can draft the survey", Hint::Action, "Priya", "");
+        check("I suggest that Priya leads the workshop", Hint::Action, "Priya", "");
+        check("Priya you're responsible for the catering", Hint::Action, "Priya", "");
+        check("Tom said he'll send it by Friday", Hint::Action, "Tom", "03-13");
         check("Tom's going to fix it by Wednesday", Hint::Action, "Tom", "03-18");
         check("it's Bob's turn to write the update", Hint::Action, "Bob", "");
         check("Bob do you think you could finish the slides by tomorrow", Hint::Action, "Bob", "03-12");
@@ -1451,6 +1491,8 @@ mod tests {
         check("if I had time I would do it tomorrow", Hint::None, "", "");
         check("I think we did well this quarter", Hint::None, "", "");
         check("let's move on", Hint::None, "", "");
+        check("talk to you next week", Hint::None, "", "");
+        check("Tom said the server was down", Hint::None, "", "");
         check("they promised to deliver it by March 20th", Hint::None, "", "");
         check("thanks Bob", Hint::None, "", "");
         check("I'll see you on Friday", Hint::None, "", "");
