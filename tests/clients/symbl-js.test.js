@@ -47,7 +47,7 @@ function heard() {
 const config = (more = {}) => ({ meetingTitle: "Clients", encoding: "LINEAR16", sampleRateHertz: RATE, ...more });
 const speaker = { userId: "sam@example.com", name: "Sam" };
 
-test("5: init with an app's credentials gives a token whose expiry is what expiresIn says", async () => {
+test("item 5: init with an app's credentials gives a token whose expiry is what expiresIn says", async () => {
   const { activeToken, expiresIn } = sdk.oauth2;
   const { exp } = JSON.parse(Buffer.from(activeToken.split(".")[1], "base64url").toString());
   assert.ok(Math.abs(exp - Date.now() / 1000 - expiresIn) < 60, "its clock is this one's");
@@ -61,7 +61,7 @@ test("5: init with an app's credentials gives a token whose expiry is what expir
   assert.ok(Math.abs(until - iat - grant.expiresIn) <= 1, `${until} ${iat} ${grant.expiresIn}`);
 });
 
-test("14: start() rejects an encoding and a rate that are not taken, and the server stays up", async () => {
+test("item 14: start() rejects an encoding and a rate that are not taken, and the server stays up", async () => {
   for (const [wrong, told] of [[{ encoding: "MP3" }, /MP3/], [{ sampleRateHertz: 1 }, /sampleRateHertz/]]) {
     const stream = await sdk.createStream({ id: `wrong-${Object.keys(wrong)[0]}`, config: config(wrong), speaker });
     await assert.rejects(within("start", stream.start()), (error) => told.test(JSON.stringify(error) + error?.message + error?.details));
@@ -70,7 +70,7 @@ test("14: start() rejects an encoding and a rate that are not taken, and the ser
   assert.equal((await fetch(`${server.url}/healthz`)).status, 200);
 });
 
-test("16, 25: a stream's handlers fire with what was said, and its stop() resolves", async () => {
+test("items 16, 25: a stream's handlers fire with what was said, and its stop() resolves", async () => {
   const ears = heard();
   const stream = await sdk.createStream({ id: "stream", config: config(), speaker, handlers: ears.handlers });
   await within("start", stream.start());
@@ -84,7 +84,7 @@ test("16, 25: a stream's handlers fire with what was said, and its stop() resolv
   assert.equal(ears.messages[0].from.name, "Sam");
 });
 
-test("26: a request's stop() resolves with the conversation's id", async () => {
+test("item 26: a request's stop() resolves with the conversation's id", async () => {
   const ears = heard();
   const request = await within("start", sdk.startRealtimeRequest({ id: "request", config: config(), speaker, handlers: ears.handlers }));
   await say((part) => request.sendAudio(part), 3);
@@ -93,7 +93,7 @@ test("26: a request's stop() resolves with the conversation's id", async () => {
   assert.ok(request.conversationId);
 });
 
-test("30: start, stop and start again on one socket stay in one conversation", async () => {
+test("item 30: start, stop and start again on one socket stay in one conversation", async () => {
   const before = network.taken();
   const ears = heard();
   const stream = await sdk.createStream({ id: "again", config: config(), speaker, handlers: ears.handlers, disconnectOnStopRequest: false, disconnectOnStopRequestTimeout: 60 });
@@ -110,7 +110,7 @@ test("30: start, stop and start again on one socket stay in one conversation", a
   assert.equal(network.taken() - before, 1);
 });
 
-test("33: every ping of a speaker and of a subscriber has its pong", async () => {
+test("item 33: every ping of a speaker and of a subscriber has its pong", async () => {
   const ears = heard();
   const stream = await sdk.createStream({ id: "pings", config: config(), speaker, handlers: ears.handlers, reconnectOnError: true });
   await within("start", stream.start());
@@ -124,12 +124,16 @@ test("33: every ping of a speaker and of a subscriber has its pong", async () =>
   stream.close();
 });
 
-test("34: without pongs it closes, comes back, and is in the same conversation", async () => {
+test("item 34: without pongs it closes, comes back, and is in the same conversation", async () => {
   await back("silent", () => network.freeze());
 });
 
-test("35: after a lost connection it comes back into the same conversation", async () => {
+test("item 35: after a lost connection it comes back into the same conversation", async () => {
   await back("lost", () => network.cut(200));
+});
+
+test("item 35: after an empty close frame it comes back into the same conversation", async () => {
+  await back("gone", () => network.goodbye());
 });
 
 /** @param {string} id @param {() => void} lose */
@@ -148,7 +152,7 @@ async function back(id, lose) {
   assert.ok(errors(BECKETT, ears.text()) <= 2, ears.text());
 }
 
-test("39: a subscriber gets the same frames, and one that is late learns the conversation first", async () => {
+test("item 39: a subscriber gets the same frames, and one that is late learns the conversation first", async () => {
   const ears = heard();
   const stream = await sdk.createStream({ id: "meeting", config: config(), speaker, handlers: ears.handlers });
   await within("start", stream.start());

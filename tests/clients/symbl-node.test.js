@@ -20,7 +20,7 @@ after(() => server.stop());
 const speaker = { userId: "sam@example.com", name: "Sam" };
 const config = (more = {}) => ({ meetingTitle: "Clients", encoding: "LINEAR16", sampleRateHertz: RATE, ...more });
 
-test("14: a request with an encoding or a rate that is not taken is rejected, and the server stays up", async () => {
+test("item 14: a request with an encoding or a rate that is not taken is rejected, and the server stays up", async () => {
   for (const [wrong, told] of [[{ encoding: "MP3" }, /MP3/], [{ sampleRateHertz: 1 }, /sampleRateHertz/]]) {
     const refused = sdk.startRealtimeRequest({ id: `wrong-${Object.keys(wrong)[0]}`, config: config(wrong), speaker, handlers: {} });
     await assert.rejects(within("start", refused), (error) => told.test(JSON.stringify(error) + error?.message));
@@ -28,7 +28,7 @@ test("14: a request with an encoding or a rate that is not taken is rejected, an
   assert.equal((await fetch(`${server.url}/healthz`)).status, 200);
 });
 
-test("27: what is said is heard, and stop() resolves with the conversation", async () => {
+test("item 27: what is said is heard, and stop() resolves with the conversation", async () => {
   const messages = [];
   const speech = [];
   const handlers = { onSpeechDetected: (message) => speech.push(message), onMessageResponse: (some) => messages.push(...some) };

@@ -46,15 +46,18 @@ const { Symbl, LINEAR16AudioStream } = require("@symblai/symbl-web-sdk");
 
 /** @type {Awaited<ReturnType<typeof open>>} */ let server;
 /** @type {Awaited<ReturnType<typeof proxy>>} */ let network;
+/** Breaks nothing, and counts. @type {Awaited<ReturnType<typeof proxy>>} */ let direct;
 /** @type {string} */ let accessToken;
 
 before(async () => {
   server = await open();
   network = await proxy(server.url);
+  direct = await proxy(server.url);
   accessToken = await token(server.url);
 });
 after(async () => {
   await network.close();
+  await direct.close();
   await server.stop();
 });
 
@@ -85,7 +88,7 @@ async function speaker(basePath, id, more) {
   return { symbl, connection, heard, text, play };
 }
 
-test("7, 16, 29: over an http:// base, events carry what was said, and stopProcessing() gives processing_stopped", async () => {
+test("items 7, 16, 29: over an http:// base, events carry what was said, and stopProcessing() gives processing_stopped", async () => {
   const { connection, heard, text, play } = await speaker(server.url, "speaker-http-1");
   await say(play);
   await connection.stopProcessing();
@@ -96,25 +99,32 @@ test("7, 16, 29: over an http:// base, events carry what was said, and stopProce
   assert.ok(heard.speech_recognition.length > 0);
 });
 
-test("7: over a ws:// base it connects too", async () => {
+test("item 7: over a ws:// base it connects too", async () => {
   const { connection, heard } = await speaker(server.url.replace("http", "ws"), "speaker-ws-1");
   await connection.stopProcessing();
   await until("processing_stopped", () => heard.processing_stopped.length);
 });
 
-test("35: after a lost connection it comes back into the same conversation, and its subscriber keeps its socket", async () => {
-  const { connection, heard, text, play } = await speaker(network.url, "speaker-lost-1", { noConnectionTimeout: 60 });
-  const listener = await within("subscribe", new Symbl({ accessToken, basePath: server.url, logLevel: "error" }).subscribeToConnection("speaker-lost-1"));
-  const other = ears(listener);
-  await until("conversation_created", () => heard.conversation_created.length === 1);
-  network.cut(200);
-  await until("a second start's answer", () => heard.conversation_created.length === 2);
-  assert.equal(heard.conversation_created[0].data.conversationId, heard.conversation_created[1].data.conversationId);
-  await say(play);
-  await connection.stopProcessing();
-  await until("processing_stopped", () => heard.processing_stopped.length);
-  assert.ok(errors(BECKETT, text()) <= 2, text());
-  await until("what the subscriber heard", () => errors(BECKETT, other.text()) <= 2);
-  // Told before anybody could ask for its events.
-  assert.equal(listener.getConversationId(), heard.conversation_created[0].data.conversationId);
-});
+for (const [how, id, lose] of /** @type {const} */ ([
+  ["a lost connection", "speaker-lost-1", () => network.cut(200)],
+  ["an empty close frame", "speaker-gone-1", () => network.goodbye()],
+])) {
+  test(`item 35: after ${how} it comes back into the same conversation, and its subscriber keeps its socket`, async () => {
+    const { connection, heard, text, play } = await speaker(network.url, id, { noConnectionTimeout: 60 });
+    const before = direct.taken();
+    const listener = await within("subscribe", new Symbl({ accessToken, basePath: direct.url, logLevel: "error" }).subscribeToConnection(id));
+    const other = ears(listener);
+    await until("conversation_created", () => heard.conversation_created.length === 1);
+    lose();
+    await until("a second start's answer", () => heard.conversation_created.length === 2);
+    assert.equal(heard.conversation_created[0].data.conversationId, heard.conversation_created[1].data.conversationId);
+    await say(play);
+    await connection.stopProcessing();
+    await until("processing_stopped", () => heard.processing_stopped.length);
+    assert.ok(errors(BECKETT, text()) <= 2, text());
+    await until("what the subscriber heard", () => errors(BECKETT, other.text()) <= 2);
+    assert.equal(direct.taken() - before, 1);
+    // Told before anybody could ask for its events.
+    assert.equal(listener.getConversationId(), heard.conversation_created[0].data.conversationId);
+  });
+}

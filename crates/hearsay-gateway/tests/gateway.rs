@@ -765,13 +765,10 @@ async fn a_drain_finishes_streams_and_closes_with_the_empty_frame() {
 /// Whoever asks whether to send traffic here gets an answer for as long as the process has work.
 #[tokio::test(flavor = "multi_thread")]
 async fn during_a_drain_new_connections_are_told_to_go_elsewhere() {
-    let drain_spread = HumanDuration::from_secs(5);
+    let drain_spread = HumanDuration::from_secs(20);
     let house = House::with(support::Config { drain_spread, ..config() }, Limits::default()).await;
-    // Listeners are asked to return one by one, over the spread.
-    let mut listeners = Vec::new();
-    for _ in 0..20 {
-        listeners.push(house.socket("/v1/subscribe/m").await);
-    }
+    // Listeners are asked to return one by one, over the spread; by these it lasts for as long as they stay.
+    let listeners = join_all((0..200).map(|_| house.socket("/v1/subscribe/m"))).await;
     assert!(house.http("GET /readyz HTTP/1.1", "").await.starts_with("HTTP/1.1 200"));
     house.tasks.begin_drain();
     while house.readiness.is_ready() {
@@ -787,6 +784,7 @@ async fn during_a_drain_new_connections_are_told_to_go_elsewhere() {
     assert_eq!((status, body["message"].as_str()), (503, Some("this gateway is going away")));
     // One that says nothing holds nothing up.
     let _silent = TcpStream::connect(house.address).await.unwrap();
+    drop(listeners);
     house.close().await;
 }
 

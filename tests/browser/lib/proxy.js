@@ -8,12 +8,16 @@ export async function proxy(url) {
   const { hostname, port } = new URL(url);
   /** @type {Set<net.Socket>} */
   const open = new Set();
+  /** Those of clients, and what is behind each. @type {Map<net.Socket, net.Socket>} */
+  const clients = new Map();
   let shut = false;
   let taken = 0;
   const server = net.createServer((client) => {
     if (shut) return client.destroy();
     taken += 1;
     const upstream = net.connect(Number(port), hostname);
+    clients.set(client, upstream);
+    client.once("close", () => clients.delete(client));
     for (const [one, other] of [[client, upstream], [upstream, client]]) {
       open.add(one);
       one.setNoDelay(true);
@@ -37,6 +41,22 @@ export async function proxy(url) {
       shut = true;
       for (const socket of open) socket.resetAndDestroy();
       setTimeout(() => (shut = false), ms);
+    },
+    /**
+     * Closes every WebSocket with the empty close frame, as a server does that drains: what its client answers, it has no ear
+     * for any more. Nothing else may be on its way.
+     */
+    goodbye() {
+      for (const [client, upstream] of clients) {
+        client.unpipe(upstream);
+        upstream.unpipe(client);
+        upstream.removeAllListeners("close");
+        open.delete(upstream);
+        upstream.resetAndDestroy();
+        client.write(Buffer.of(0x88, 0));
+        client.once("data", () => client.end());
+        client.resume();
+      }
     },
     /** Nothing passes any more, and nobody is told: what a lost network looks like. */
     freeze() {
