@@ -257,6 +257,10 @@ fn plain(t: &Tokens<'_>, at: usize, loose: bool) -> Option<(Clock, usize)> {
             _ => {}
         }
     }
+    // "fifteen hundred hours"
+    if let Some((hours, next)) = below_hundred(t, at).filter(|it| t.phrase(it.1, "hundred hours").is_some()) {
+        return Some((Clock::new(hours, 0, 0, true)?, next + 2));
+    }
     // "ten past nine", "twenty minutes to five"
     let counts = if t.digits(at).len() <= 2 && !t.digits(at).is_empty() {
         t.digits(at).parse().ok().map(|it| (it, at + 1))
@@ -412,6 +416,8 @@ mod tests {
         check("11ish", &["11:00:00"]);
         check("4 oclock", &["04:00:00", "16:00:00"]);
         check("12 am", &["00:00:00"]);
+        check("fifteen hundred hours", &["15:00:00"]);
+        check("12 noon", &["12:00:00"]);
         check("8:00 early morning", &["08:00:00"]);
         check("25:00", &[]);
         check("7", &[]);
