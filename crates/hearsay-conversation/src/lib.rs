@@ -5,7 +5,6 @@
 //! an entry that was appended again after history branched, changes nothing.
 
 mod record;
-mod sentences;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +18,6 @@ use hearsay_protocol::{
 };
 
 pub use record::{Record, RecordError, RecordedInsight, RecordedMember, RecordedMessage, RecordedWord};
-pub use sentences::{Sentence, sentences};
 
 /// A conversation up to some offset.
 #[derive(Debug, Clone, Default, PartialEq)]

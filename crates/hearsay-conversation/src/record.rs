@@ -12,12 +12,13 @@ use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use flate2::{Compression, read::ZlibDecoder, write::ZlibEncoder};
 use hearsay_protocol::{
     event::{EndReason, InsightBody, Participant},
+    sentences,
     time::Timestamp,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
-use crate::{Conversation, sentences};
+use crate::Conversation;
 
 /// The layout this version writes.
 const VERSION: u32 = 1;

@@ -7,10 +7,11 @@ use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use hearsay_bus::{Entry, Seen};
-use hearsay_conversation::{Conversation, sentences};
+use hearsay_conversation::Conversation;
 use hearsay_protocol::{
     ConversationId, Position, StreamTime, Timestamp,
     event::{InsightBody, Partial, Participant, SpokenWord},
+    sentences,
     wire::{self, User},
 };
 use serde::Serialize;

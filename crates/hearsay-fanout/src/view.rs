@@ -9,10 +9,10 @@
 
 use bytes::Bytes;
 use hearsay_bus::{Body, Entry};
-use hearsay_conversation::{Sentence, sentences};
 use hearsay_protocol::{
-    ConversationId, Epoch, Event, Offset, Position,
+    ConversationId, Epoch, Event, Offset, Position, Sentence,
     event::{Ephemeral, Final, Insight, InsightBody, Partial, Participant, SpeakerConfig},
+    sentences,
     wire::{self, InsightType, Place, User},
 };
 

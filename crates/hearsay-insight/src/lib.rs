@@ -2,6 +2,8 @@
 //!
 //! Synchronous and pure: text and times in, insights out. Knows no network, no clock, no task.
 
+pub mod analysis;
 pub mod grammar;
 pub mod redact;
 pub mod text;
+pub mod trackers;

@@ -229,6 +229,11 @@ impl EventId {
         ))
     }
 
+    /// The id of what was inferred from a sentence: `at` tells apart what one sentence has several of.
+    pub fn of_insight(message: Uuid, kind: &str, at: u64) -> Self {
+        Self(derive(message, &[b"insight", kind.as_bytes(), &at.to_be_bytes()]))
+    }
+
     /// The id of one revision of an insight: each is an event of its own.
     pub fn of_revision(insight: Self, revision: u32) -> Self {
         Self(derive(insight.0, &[b"revision", &revision.to_be_bytes()]))

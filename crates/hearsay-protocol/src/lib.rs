@@ -8,6 +8,7 @@ pub mod close;
 pub mod event;
 pub mod ids;
 pub mod position;
+mod sentences;
 pub mod time;
 pub mod wire;
 
@@ -19,4 +20,5 @@ pub use ids::{
     PublisherId, StreamId, UtteranceId,
 };
 pub use position::{Epoch, Offset, Position, Seen};
+pub use sentences::{Sentence, sentences};
 pub use time::{StreamTime, Timestamp};

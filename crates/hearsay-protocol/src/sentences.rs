@@ -1,10 +1,11 @@
 //! Cuts a final into its sentences: joined by single spaces they are the final's text again.
 
-use hearsay_protocol::{
+use uuid::Uuid;
+
+use crate::{
     StreamTime,
     event::{Final, SpokenWord},
 };
-use uuid::Uuid;
 
 /// One sentence of a final.
 #[derive(Debug, Clone, Copy)]
@@ -61,13 +62,45 @@ pub fn sentences(spoken: &Final) -> Vec<Sentence<'_>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tests::spoken;
+    use crate::{ParticipantId, StreamId, Timestamp, UtteranceId, event::Participant};
+
+    /// Each word lasts a millisecond.
+    fn spoken(text: &str) -> Final {
+        let stream = StreamId(Uuid::from_u128(1));
+        let words: Vec<_> = text.split(' ').collect();
+        let at = |index: usize| StreamTime(1_000 * index as u64);
+        let word = |(index, text): (usize, &&str)| SpokenWord {
+            text: (*text).to_owned(),
+            start: at(index),
+            end: at(index + 1),
+            confidence: 1.0,
+        };
+        Final {
+            stream,
+            utterance: UtteranceId::after_cut(stream, at(0)),
+            participant: Arc::new(Participant {
+                id: ParticipantId(Uuid::from_u128(1)),
+                user_id: None,
+                name: None,
+                email: None,
+            }),
+            origin: Timestamp(1_000_000),
+            start: at(0),
+            end: at(words.len()),
+            text: text.to_owned(),
+            language: "en-US".to_owned(),
+            confidence: 0.5,
+            words: words.iter().enumerate().map(word).collect(),
+        }
+    }
 
     fn check(text: &str, expected: &[&str]) {
-        let spoken = spoken(1, 0, text);
+        let spoken = spoken(text);
         let found = sentences(&spoken);
         assert_eq!(found.iter().map(|sentence| sentence.text).collect::<Vec<_>>(), expected);
         let words: Vec<_> = found.iter().flat_map(|sentence| sentence.words).map(|word| &word.text).collect();
@@ -88,7 +121,7 @@ mod tests {
         fn sentences_join_to_the_text_and_share_no_word(text in "[A-Za-z.?!' é]{1,60}") {
             let text = text.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
             prop_assume!(!text.is_empty());
-            let spoken = spoken(1, 0, &text);
+            let spoken = spoken(&text);
             let found = sentences(&spoken);
             let joined = found.iter().map(|sentence| sentence.text).collect::<Vec<_>>().join(" ");
             prop_assert_eq!(joined, text);

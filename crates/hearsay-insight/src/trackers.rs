@@ -1,0 +1,162 @@
+//! What trackers look for: phrases, by their words, whatever their case and whatever marks stand between them.
+
+use std::collections::HashMap;
+
+use crate::text::{Word, words};
+
+/// Words of a phrase, and phrases of a tracker; the rest is not looked for.
+const LONGEST: usize = 16;
+const MOST: usize = 256;
+
+/// The vocabulary of one tracker.
+#[derive(Debug, Clone, Default)]
+pub struct Phrases {
+    all: Vec<String>,
+    /// Phrases by their first word, longest first.
+    first: HashMap<Box<str>, Vec<Phrase>>,
+}
+
+#[derive(Debug, Clone)]
+struct Phrase {
+    index: usize,
+    /// After the first word.
+    rest: Vec<Box<str>>,
+}
+
+/// A phrase that was said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Match {
+    /// Index into the vocabulary.
+    pub phrase: usize,
+    /// Bytes of the text: first and after the last.
+    pub start: usize,
+    pub end: usize,
+}
+
+/// A text's words, made ready to be looked through by many.
+#[derive(Debug, Clone)]
+pub struct Spoken<'a>(Vec<(Box<str>, Word<'a>)>);
+
+impl<'a> Spoken<'a> {
+    #[must_use]
+    pub fn new(text: &'a str) -> Self {
+        Self(words(text).map(|word| (folded(word.text), word)).collect())
+    }
+}
+
+/// Plural and possessive endings are the same word: "budgets", "budget's".
+fn folded(word: &str) -> Box<str> {
+    let lower = word.to_lowercase();
+    let bare = lower.strip_suffix("'s").or_else(|| lower.strip_suffix("’s")).unwrap_or(&lower);
+    let bare = match bare.strip_suffix('s') {
+        Some(stem) if stem.len() > 2 && !stem.ends_with('s') && bare.is_ascii() => stem,
+        _ => bare,
+    };
+    bare.into()
+}
+
+impl Phrases {
+    #[must_use]
+    pub fn new<S: AsRef<str>>(vocabulary: &[S]) -> Self {
+        let mut it =
+            Self { all: vocabulary.iter().take(MOST).map(|it| it.as_ref().to_owned()).collect(), ..Self::default() };
+        for (index, phrase) in it.all.iter().enumerate() {
+            let mut words = words(phrase).map(|word| folded(word.text));
+            let Some(first) = words.next() else { continue };
+            let rest: Vec<_> = words.by_ref().take(LONGEST).collect();
+            if rest.len() < LONGEST {
+                it.first.entry(first).or_default().push(Phrase { index, rest });
+            }
+        }
+        for phrases in it.first.values_mut() {
+            phrases.sort_by_key(|phrase| std::cmp::Reverse(phrase.rest.len()));
+        }
+        it
+    }
+
+    /// Whether it was made of this vocabulary.
+    #[must_use]
+    pub fn are<S: AsRef<str>>(&self, vocabulary: &[S]) -> bool {
+        self.all.iter().map(String::as_str).eq(vocabulary.iter().take(MOST).map(AsRef::as_ref))
+    }
+
+    /// A phrase as it was given.
+    #[must_use]
+    pub fn phrase(&self, index: usize) -> &str {
+        self.all.get(index).map_or("", String::as_str)
+    }
+
+    /// Where phrases were said, from left to right, the longest where several begin; none overlap.
+    #[must_use]
+    pub fn find(&self, spoken: &Spoken<'_>) -> Vec<Match> {
+        let said = &spoken.0;
+        let mut found = Vec::new();
+        let mut at = 0;
+        while let Some((first, word)) = said.get(at) {
+            let follows = |phrase: &&Phrase| {
+                let rest = said.get(at + 1..at + 1 + phrase.rest.len());
+                rest.is_some_and(|rest| rest.iter().map(|it| &it.0).eq(&phrase.rest))
+            };
+            match self.first.get(first).and_then(|phrases| phrases.iter().find(follows)) {
+                Some(phrase) => {
+                    let last = at + phrase.rest.len();
+                    found.push(Match { phrase: phrase.index, start: word.start, end: said[last].1.end });
+                    at = last + 1;
+                }
+                None => at += 1,
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(vocabulary: &[&str], text: &str, expected: &[(&str, &str)]) {
+        let phrases = Phrases::new(vocabulary);
+        let found: Vec<_> = phrases
+            .find(&Spoken::new(text))
+            .into_iter()
+            .map(|it| (phrases.phrase(it.phrase), &text[it.start..it.end]))
+            .collect();
+        assert_eq!(found, expected, "{text:?}");
+    }
+
+    #[test]
+    fn phrases_are_found_by_their_words() {
+        check(&["budget"], "The Budget, and next year's budgets.", &[("budget", "Budget"), ("budget", "budgets")]);
+        check(&["budget"], "Budgetary matters.", &[]);
+        check(&["sign up", "sign"], "Sign up, then sign.", &[("sign up", "Sign up"), ("sign", "sign")]);
+        check(&["rock 'n' roll"], "rock n roll", &[("rock 'n' roll", "rock n roll")]);
+        check(&["a"], "A b a", &[("a", "A"), ("a", "a")]);
+        check(&["京都"], "in 京都 today", &[("京都", "京都")]);
+        check(&["", "...", "(.*)+"], "anything at all", &[]);
+        check(&["pass", "class"], "a pas, a clas, a class", &[("class", "class")]);
+    }
+
+    #[test]
+    fn a_vocabulary_is_known_again() {
+        assert!(Phrases::new(&["a", "b"]).are(&["a", "b"]));
+        assert!(!Phrases::new(&["a", "b"]).are(&["a"]));
+    }
+
+    proptest! {
+        #[test]
+        fn matches_lie_in_the_text_in_order(
+            vocabulary in prop::collection::vec("[a-c ]{0,6}|.{0,5}", 0..8),
+            text in "[a-c ,.]{0,80}|.{0,80}",
+        ) {
+            let mut after = 0;
+            for found in Phrases::new(&vocabulary).find(&Spoken::new(&text)) {
+                prop_assert!(found.start >= after && found.start < found.end);
+                prop_assert!(text.get(found.start..found.end).is_some());
+                after = found.end;
+            }
+        }
+    }
+}
