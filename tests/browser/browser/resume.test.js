@@ -42,7 +42,7 @@ test("a listener whose connection is cut twice sees each line once, and is told"
   for (const count of [1, 2]) {
     const before = (await lines(whole.page)).length;
     await until("lines before", () => lines(cutting.page), (all) => all.length > before);
-    network.cut(3_500);
+    network.cut(2_000);
     await connected(cutting.page, "waiting");
     if (count === 1) await picture(cutting.page, "reconnecting-light");
     await until("the return is shown", () => markers(cutting.page), (all) => all.filter((text) => /^back: Back after \d/.test(text)).length === count);
