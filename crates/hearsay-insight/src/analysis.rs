@@ -173,7 +173,9 @@ impl Analysis {
             _ => None,
         };
         let due = || task.due.as_ref().and_then(|due| zone.rfc3339(due.moment()));
-        let (kind, body) = match task.hint {
+        // The recognizer writes how it was said; "And now?" asks by its tone alone.
+        let asked = task.hint == Hint::None && one.text.trim_end().ends_with('?');
+        let (kind, body) = match if asked { Hint::Question } else { task.hint } {
             Hint::Question if self.wanted.questions => ("question", InsightBody::Question),
             Hint::Action if self.wanted.actions => {
                 ("action_item", InsightBody::ActionItem { assignee: assignee(), due: due() })
@@ -345,6 +347,13 @@ mod tests {
         assert_eq!((question.body.clone(), question.text.as_str()), (InsightBody::Question, "Shall we start?"));
         assert_eq!(question.evidence[0].end, 15);
         assert_ne!(task.evidence[0].message, question.evidence[0].message);
+    }
+
+    #[test]
+    fn a_question_may_be_one_by_its_tone() {
+        let mut analysis = Analysis::new();
+        analysis.apply(&joins(1, "Anna Kim", wants(&["question"])));
+        assert_eq!(told(analysis.apply(&says(1, "Anna Kim", 5, "And now? And now."))).len(), 1);
     }
 
     #[test]

@@ -335,6 +335,20 @@ pub enum InsightBody {
     Entity { kind: String, value: String },
 }
 
+impl InsightBody {
+    /// Its name on the wire.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Question => "question",
+            Self::ActionItem { .. } => "action_item",
+            Self::FollowUp { .. } => "follow_up",
+            Self::Topic { .. } => "topic",
+            Self::Tracker { .. } => "tracker",
+            Self::Entity { .. } => "entity",
+        }
+    }
+}
+
 /// An announcement that takes no offset.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ephemeral {

@@ -4,6 +4,7 @@
 //! threads decode, resample and detect voice ([`lanes`]), *engine* threads run the speech model, most urgent first
 //! ([`queue`]). A recognizer holds nothing that cannot be rebuilt from the log and unacknowledged audio.
 
+pub mod analyst;
 mod capacity;
 mod config;
 mod engine;
@@ -28,6 +29,7 @@ pub use config::{Config, LadderConfig, SegmentConfig};
 pub use grpc::{BindError, GrpcServer, GrpcTls};
 
 use crate::{
+    analyst::Analysts,
     capacity::Capacity,
     ladder::Load,
     lanes::{Listening, Mailbox},
@@ -119,7 +121,8 @@ impl Recognizer {
             load: Arc::clone(&load),
             tasks: tasks.clone(),
         };
-        let service = Service { slots, config, engine, vad, bus, mailboxes, load, tasks: tasks.clone() };
+        let analysts = Analysts::new(Arc::clone(&bus), tasks);
+        let service = Service { analysts, slots, config, engine, vad, bus, mailboxes, load, tasks: tasks.clone() };
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

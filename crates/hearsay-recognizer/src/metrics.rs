@@ -29,6 +29,9 @@ const SPOKEN_TO_PUBLISHED: &str = "hearsay_recognizer_final_seconds";
 const PUBLISH: &str = "hearsay_recognizer_publish_seconds";
 const OUT_OF_REACH: &str = "hearsay_recognizer_log_out_of_reach_total";
 const PUBLISH_BUGS: &str = "hearsay_recognizer_publish_refused_total";
+const ANALYSTS: &str = "hearsay_recognizer_analysts";
+const INFERRED: &str = "hearsay_recognizer_insights_total";
+const ANALYSED: &str = "hearsay_recognizer_analysis_seconds";
 
 /// Whose audio a decode is, and whether it is needed.
 pub(crate) type DecodeKind = &'static str;
@@ -61,6 +64,9 @@ pub(crate) fn describe() {
     describe_histogram!(PUBLISH, "Seconds the log took to accept a commit.");
     describe_counter!(OUT_OF_REACH, "Stays that ended because the log was out of reach for too long.");
     describe_counter!(PUBLISH_BUGS, "Commits the log refused as overlap, hole or invalid: a bug.");
+    describe_gauge!(ANALYSTS, "Conversations this process is the analyst of.");
+    describe_counter!(INFERRED, "Insights found, by kind: question, action_item, follow_up, topic, tracker, entity.");
+    describe_histogram!(ANALYSED, "Seconds to find what follows from one entry of the log.");
 }
 
 pub(crate) fn stream_opened() -> GaugeGuard {
@@ -155,4 +161,16 @@ pub(crate) fn log_out_of_reach() {
 
 pub(crate) fn publish_refused() {
     counter!(PUBLISH_BUGS).increment(1);
+}
+
+pub(crate) fn analysing() -> GaugeGuard {
+    GaugeGuard::rise(gauge!(ANALYSTS))
+}
+
+pub(crate) fn inferred(kind: &'static str) {
+    counter!(INFERRED, "kind" => kind).increment(1);
+}
+
+pub(crate) fn analysed(took: Duration) {
+    histogram!(ANALYSED).record(took);
 }

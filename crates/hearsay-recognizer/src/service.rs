@@ -35,6 +35,7 @@ use tonic::{Status, Streaming};
 
 use crate::{
     Config,
+    analyst::{Analysts, Attending},
     ladder::Load,
     lanes::{self, Failure, Input, LaneHandle, Mailbox, Output, Said},
     metrics,
@@ -59,6 +60,7 @@ pub(crate) struct Service {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) vad: Arc<dyn VadModel>,
     pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) analysts: Analysts,
     pub(crate) slots: Arc<Slots>,
     pub(crate) mailboxes: Vec<Arc<Mailbox>>,
     pub(crate) load: Arc<Load>,
@@ -137,6 +139,7 @@ impl Service {
             origin: open.origin,
             top: open.seen,
         };
+        let attending = self.analysts.attend(&open.key);
         // Only the uplink claims: it knows which stay is the present one.
         let appender = Appender::new(
             Arc::clone(&self.bus),
@@ -174,6 +177,7 @@ impl Service {
             status: Output::default(),
             health: Health::default(),
             finals: 0,
+            _attending: attending,
             _open: metrics::stream_opened(),
         })
     }
@@ -217,6 +221,7 @@ struct Stay {
     status: Output,
     health: Health,
     finals: u64,
+    _attending: Attending,
     _open: hearsay_runtime::GaugeGuard,
 }
 

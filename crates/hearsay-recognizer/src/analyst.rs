@@ -1,0 +1,293 @@
+//! The second knowledge source: reads a conversation's log, and appends what follows from what was said.
+//!
+//! There is one a conversation, by lease. Every process that hears one of its streams tries to be it, once a second while
+//! another is: when that one dies, somebody else goes on from its watermark, which moves with what was appended in one
+//! step, so nothing is told twice and nothing is left out. What it knows it reads from the log; nothing is kept elsewhere.
+
+use std::{
+    collections::{HashMap, hash_map},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use hearsay_bus::{
+    Body, Bus, Claim, Error, Refusal, Seen,
+    append::{Appender, Reclaims},
+    follow::{Follower, Step},
+    publisher::{AfterBranch, Stretch},
+};
+use hearsay_insight::analysis::Analysis;
+use hearsay_protocol::{ConversationKey, Event, Offset, PublisherId, event::EventKind};
+use hearsay_runtime::{Drain, Tasks};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+use crate::metrics;
+
+/// How long one call of the log may take.
+const CALL: Duration = Duration::from_secs(5);
+/// Between two tries to be the analyst; with the lease of 3 s, the longest a conversation is without one.
+const AGAIN: Duration = Duration::from_secs(1);
+/// The lease is kept this often.
+const KEEP: Duration = Duration::from_secs(1);
+/// A lost last announcement is looked for every so many keeps.
+const LOOK: u32 = 2;
+/// Entries read at a time.
+const PAGE: usize = 500;
+
+/// Analyses the conversations whose streams are heard here. Cheap to clone.
+#[derive(Clone)]
+pub struct Analysts {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    bus: Arc<dyn Bus>,
+    tasks: Tasks,
+    /// As many as there are conversations heard here, and those analysed here that have not ended.
+    attended: Mutex<HashMap<ConversationKey, Arc<Attended>>>,
+}
+
+#[derive(Default)]
+struct Attended {
+    /// Of this conversation, heard here.
+    streams: AtomicUsize,
+}
+
+/// One stream is heard here. Dropped when it is not any more.
+pub struct Attending {
+    attended: Arc<Attended>,
+}
+
+impl Drop for Attending {
+    fn drop(&mut self) {
+        self.attended.streams.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// How a turn as analyst ended.
+enum Turn {
+    /// There is nothing left to analyse, ever.
+    Over,
+    /// Another is the analyst.
+    Held,
+    /// It has to begin anew.
+    Again(Duration),
+}
+
+impl Analysts {
+    pub fn new(bus: Arc<dyn Bus>, tasks: &Tasks) -> Self {
+        Self { inner: Arc::new(Inner { bus, tasks: tasks.clone(), attended: Mutex::default() }) }
+    }
+
+    /// A stream of this conversation is heard here.
+    pub fn attend(&self, key: &ConversationKey) -> Attending {
+        let mut map = self.inner.lock();
+        let attended = match map.entry(key.clone()) {
+            hash_map::Entry::Occupied(known) => Arc::clone(known.get()),
+            hash_map::Entry::Vacant(free) => {
+                let attended = Arc::clone(free.insert(Arc::default()));
+                let (inner, key) = (Arc::clone(&self.inner), key.clone());
+                drop(self.inner.tasks.spawn_background("analyst", async move { inner.analyse(key).await }));
+                attended
+            }
+        };
+        attended.streams.fetch_add(1, Ordering::AcqRel);
+        Attending { attended }
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ConversationKey, Arc<Attended>>> {
+        self.attended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nobody is heard here; under the lock that a new stream takes.
+    fn leave(&self, key: &ConversationKey, over: bool) -> bool {
+        let mut map = self.lock();
+        let idle = map.get(key).is_none_or(|attended| attended.streams.load(Ordering::Acquire) == 0);
+        if idle || over {
+            map.remove(key);
+        }
+        idle || over
+    }
+
+    async fn analyse(self: Arc<Self>, key: ConversationKey) {
+        let drain = self.tasks.drain();
+        loop {
+            let turn = tokio::select! {
+                turn = self.turn(&key, &drain) => turn,
+                () = drain.finished() => return,
+            };
+            let pause = match turn {
+                Turn::Over if self.leave(&key, true) => return,
+                // Whoever hears a stream of it tries.
+                Turn::Held if self.leave(&key, false) => return,
+                Turn::Over | Turn::Held => AGAIN,
+                Turn::Again(_) if drain.is_draining() && self.leave(&key, false) => return,
+                Turn::Again(pause) => pause,
+            };
+            tokio::select! {
+                () = sleep(pause) => (),
+                () = drain.finished() => return,
+            }
+        }
+    }
+
+    async fn turn(&self, key: &ConversationKey, drain: &Drain) -> Turn {
+        match call(self.bus.claim(key, &PublisherId::Analyst)).await {
+            Ok(claim) => {
+                let _present = metrics::analysing();
+                match self.serve(key, &claim, drain).await {
+                    Ok(turn) => turn,
+                    Err(error) => after(&error),
+                }
+            }
+            Err(error) => after(&error),
+        }
+    }
+
+    async fn serve(&self, key: &ConversationKey, claim: &Claim, drain: &Drain) -> Result<Turn, Error> {
+        let bus = Arc::clone(&self.bus);
+        let appender =
+            Appender::new(bus, key.clone(), PublisherId::Analyst, claim, Reclaims::Elsewhere, AfterBranch::Forget);
+        let mut analyst = Analyst {
+            bus: &*self.bus,
+            key,
+            appender,
+            follower: Follower::new(Seen::NOTHING),
+            analysis: Analysis::new(),
+            done: Offset(claim.watermark),
+            ended: false,
+        };
+        let mut subscription = call(self.bus.subscribe(key)).await?;
+        let mut keeping = interval(KEEP);
+        keeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut kept = 0_u32;
+        loop {
+            if let Some(turn) = analyst.catch_up().await? {
+                return Ok(turn);
+            }
+            if analyst.ended {
+                return Ok(Turn::Over);
+            }
+            // What was taken is told before anything else: only the waiting is given up for another.
+            let delivery = tokio::select! {
+                delivery = subscription.next() => Some(delivery),
+                _ = keeping.tick() => None,
+            };
+            match delivery {
+                Some(Some(delivery)) => {
+                    let mut steps = Vec::new();
+                    analyst.follower.delivered(&delivery, &mut steps);
+                    if let Some(turn) = analyst.tell(&mut steps).await? {
+                        return Ok(turn);
+                    }
+                }
+                // The log shuts down.
+                Some(None) => return Ok(Turn::Again(AGAIN)),
+                None => {
+                    // Others hear its streams by then, or nobody does.
+                    if drain.is_draining() && self.leave(key, false) {
+                        return Ok(Turn::Over);
+                    }
+                    call(self.bus.keep(key, &PublisherId::Analyst, claim.generation)).await?;
+                    kept = kept.wrapping_add(1);
+                    if kept.is_multiple_of(LOOK) {
+                        analyst.follower.missed();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What an error means for the turn.
+fn after(error: &Error) -> Turn {
+    match error {
+        Error::Refused(Refusal::Held { .. }) => Turn::Held,
+        Error::Refused(Refusal::Fenced { .. } | Refusal::Reclaim) => Turn::Again(Duration::from_millis(100)),
+        Error::Refused(Refusal::Ended | Refusal::Gone) => Turn::Over,
+        Error::Refused(Refusal::Overlap { .. } | Refusal::Hole { .. } | Refusal::Invalid(_) | Refusal::Full { .. }) => {
+            tracing::error!(%error, "the log refuses insights");
+            Turn::Again(AGAIN)
+        }
+        Error::Unavailable(_) => {
+            tracing::debug!(%error, "the analyst waits for the log");
+            Turn::Again(AGAIN)
+        }
+    }
+}
+
+/// One turn: a place on the log, what is known up to there, and how far it was told.
+struct Analyst<'a> {
+    bus: &'a dyn Bus,
+    key: &'a ConversationKey,
+    appender: Appender,
+    follower: Follower,
+    analysis: Analysis,
+    /// Everything up to here is analysed, and on the log.
+    done: Offset,
+    ended: bool,
+}
+
+impl Analyst<'_> {
+    /// Reads what is owed.
+    async fn catch_up(&mut self) -> Result<Option<Turn>, Error> {
+        let mut steps = Vec::new();
+        while self.follower.is_behind() {
+            let read = call(self.bus.read(self.key, self.follower.at(), PAGE)).await?;
+            self.follower.read(read, &mut steps);
+            if let Some(turn) = self.tell(&mut steps).await? {
+                return Ok(Some(turn));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Analyses entries, appends what follows from them.
+    async fn tell(&mut self, steps: &mut Vec<Step>) -> Result<Option<Turn>, Error> {
+        let (mut events, mut through, mut worth) = (Vec::new(), self.done, false);
+        for step in steps.drain(..) {
+            match step {
+                // Where history branched is told by a gap, or refuses what is appended.
+                Step::Epoch(_) => (),
+                Step::Gap { reason: hearsay_protocol::wire::Gap::Branch, .. } => {
+                    return Ok(Some(Turn::Again(Duration::ZERO)));
+                }
+                Step::Gap { to, .. } => tracing::warn!(key = %self.key, %to, "the analyst begins in the middle"),
+                Step::Entry { entry, .. } => {
+                    let Body::Event(event) = &entry.body else { continue };
+                    let begun = Instant::now();
+                    let found = self.analysis.apply(event);
+                    metrics::analysed(begun.elapsed());
+                    self.ended |= event.kind() == EventKind::Ended;
+                    if entry.offset > self.done {
+                        events.extend(found);
+                        through = entry.offset;
+                        worth |= event.kind() != EventKind::Insight;
+                    }
+                }
+            }
+        }
+        if !worth {
+            // Its own insights, which the next stretch covers.
+            return Ok(None);
+        }
+        for event in &events {
+            if let Event::Insight(insight) = event {
+                metrics::inferred(insight.body.name());
+            }
+        }
+        let stretch = Stretch { from: self.done.0, through: through.0, events, restart: None };
+        self.appender.append(stretch, CALL).await?;
+        self.done = through;
+        Ok(None)
+    }
+}
+
+async fn call<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    timeout(CALL, call).await.unwrap_or_else(|_| Err(Error::Unavailable(format!("no answer within {CALL:?}"))))
+}

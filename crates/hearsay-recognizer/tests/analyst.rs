@@ -1,0 +1,229 @@
+//! The analyst on a log in memory: what is said is told once, by whoever is the analyst, and by the next one when it is gone.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::{sync::Arc, time::Duration};
+
+use hearsay_bus::{Batch, Body, Bus, Claim, Entry, Limits, MemoryBus, Proposal, Read, Seen, SystemClock};
+use hearsay_protocol::{
+    AccountId, ConversationId, ConversationKey, Epoch, Event, GatewayId, MeetingId, MeetingKey, ParticipantId,
+    PublisherId, StreamId, StreamTime, UtteranceId,
+    event::{Final, Insight, Participant, SpeakerConfig, StreamEnd, StreamEnded, StreamStarted, Tracker},
+};
+use hearsay_recognizer::analyst::Analysts;
+use hearsay_runtime::Tasks;
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A log with one conversation in which one person speaks.
+struct Meeting {
+    bus: Arc<dyn Bus>,
+    memory: MemoryBus,
+    key: ConversationKey,
+    stream: StreamId,
+    claim: Claim,
+    said: u64,
+}
+
+fn anna() -> Arc<Participant> {
+    let id = ParticipantId(Uuid::from_u128(1));
+    Arc::new(Participant { id, user_id: None, name: Some("Anna".to_owned()), email: None })
+}
+
+impl Meeting {
+    async fn open() -> Self {
+        let memory = MemoryBus::new(Limits::default(), Arc::new(SystemClock::default()));
+        let bus: Arc<dyn Bus> = Arc::new(memory.clone());
+        let meeting = MeetingKey { account: AccountId::dev(), meeting: MeetingId::new("standup").unwrap() };
+        let proposal =
+            Proposal { conversation: ConversationId::from_random(7), epoch: Epoch(1), title: "Standup".to_owned() };
+        let key = bus.open(&meeting, proposal).await.unwrap().key;
+        let stream = StreamId(Uuid::from_u128(1));
+        let claim = bus.claim(&key, &PublisherId::Stream(stream)).await.unwrap();
+        let mut meeting = Self { bus, memory, key, stream, claim, said: 0 };
+        let config = SpeakerConfig {
+            insight_types: vec!["question".to_owned()],
+            trackers: vec![Tracker { id: None, name: "Boat".to_owned(), vocabulary: vec!["boat".to_owned()] }],
+            ..SpeakerConfig::default()
+        };
+        let gateway = GatewayId(Uuid::from_u128(9));
+        meeting
+            .by_gateway(Event::StreamStarted(Arc::new(StreamStarted {
+                stream,
+                participant: anna(),
+                gateway,
+                config,
+                origin: meeting.claim.origin,
+                recorded: false,
+                no_connection_timeout: Duration::ZERO,
+            })))
+            .await;
+        meeting
+    }
+
+    async fn by_gateway(&mut self, event: Event) {
+        let publisher = PublisherId::Rest(Uuid::new_v4());
+        let claim = self.bus.claim(&self.key, &publisher).await.unwrap();
+        let batch = Batch {
+            publisher,
+            generation: claim.generation,
+            from: 0,
+            through: 1,
+            events: vec![event],
+            restart: None,
+            seen: claim.top,
+        };
+        self.bus.publish(&self.key, batch).await.unwrap();
+    }
+
+    async fn say(&mut self, text: &str) {
+        let at = self.said;
+        self.said += 1_000_000;
+        let spoken = Event::Final(Arc::new(Final {
+            stream: self.stream,
+            utterance: UtteranceId::after_cut(self.stream, StreamTime(at)),
+            participant: anna(),
+            origin: self.claim.origin,
+            start: StreamTime(at),
+            end: StreamTime(at + 900_000),
+            text: text.to_owned(),
+            language: "en-US".to_owned(),
+            confidence: 0.9,
+            words: Vec::new(),
+        }));
+        let top = self.bus.meta(&self.key).await.unwrap().top;
+        let batch = Batch {
+            publisher: PublisherId::Stream(self.stream),
+            generation: self.claim.generation,
+            from: at,
+            through: self.said,
+            events: vec![spoken],
+            restart: None,
+            seen: top,
+        };
+        self.bus.publish(&self.key, batch).await.unwrap();
+    }
+
+    async fn entries(&self) -> Vec<Entry> {
+        let Read::Page(page) = self.bus.read(&self.key, Seen::NOTHING, 10_000).await.unwrap() else { panic!("a gap") };
+        page.entries
+    }
+
+    async fn insights(&self) -> Vec<Arc<Insight>> {
+        let insight = |entry: Entry| match entry.body {
+            Body::Event(Event::Insight(insight)) => Some(insight),
+            _ => None,
+        };
+        self.entries().await.into_iter().filter_map(insight).collect()
+    }
+
+    /// Waits until so many insights are on the log.
+    async fn told(&self, count: usize) -> Vec<Arc<Insight>> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let insights = self.insights().await;
+            if insights.len() >= count {
+                return insights;
+            }
+            assert!(Instant::now() < until, "{} of {count} insights", insights.len());
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+fn texts(insights: &[Arc<Insight>]) -> Vec<&str> {
+    insights.iter().map(|insight| insight.text.as_str()).collect()
+}
+
+#[tokio::test]
+async fn what_is_said_is_told_once_however_many_listen_to_it() {
+    let mut meeting = Meeting::open().await;
+    let tasks = Tasks::new();
+    let analysts: Vec<_> = (0..3).map(|_| Analysts::new(Arc::clone(&meeting.bus), &tasks)).collect();
+    let attending: Vec<_> = analysts.iter().chain(&analysts).map(|it| it.attend(&meeting.key)).collect();
+    meeting.say("Shall we buy a boat?").await;
+    let found = meeting.told(2).await;
+    assert_eq!(texts(&found), ["Shall we buy a boat?", "boat"]);
+    meeting.say("Why not?").await;
+    meeting.told(3).await;
+    // Whoever else might tell it would have.
+    sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(texts(&meeting.insights().await), ["Shall we buy a boat?", "boat", "Why not?"]);
+    drop(attending);
+    tasks.finish(PATIENCE).await.unwrap();
+}
+
+#[tokio::test]
+async fn when_an_analyst_dies_another_goes_on_where_it_was() {
+    let mut meeting = Meeting::open().await;
+    let (first, second) = (Tasks::new(), Tasks::new());
+    let _hears = Analysts::new(Arc::clone(&meeting.bus), &first).attend(&meeting.key);
+    meeting.say("Is anybody there?").await;
+    meeting.told(1).await;
+    let _hears_too = Analysts::new(Arc::clone(&meeting.bus), &second).attend(&meeting.key);
+    // Its tasks are gone without a word: the lease is not given back.
+    first.finish(Duration::ZERO).await.ok();
+    let gone = Instant::now();
+    meeting.say("And now?").await;
+    let found = meeting.told(2).await;
+    assert!(gone.elapsed() <= Duration::from_secs(5), "{:?}", gone.elapsed());
+    assert_eq!(texts(&found), ["Is anybody there?", "And now?"]);
+    second.finish(PATIENCE).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_end_of_a_conversation_ends_its_analyst() {
+    let mut meeting = Meeting::open().await;
+    let tasks = Tasks::new();
+    let attending = Analysts::new(Arc::clone(&meeting.bus), &tasks).attend(&meeting.key);
+    meeting.say("Are we done?").await;
+    // It is there.
+    meeting.told(1).await;
+    meeting.say("Are we really?").await;
+    let stream = meeting.stream;
+    meeting
+        .by_gateway(Event::StreamEnded(StreamEnded { stream, how: StreamEnd::Stopped { linger: Duration::ZERO } }))
+        .await;
+    drop(attending);
+    let until = Instant::now() + PATIENCE;
+    while !meeting.entries().await.iter().any(|it| matches!(it.body, Body::Event(Event::Ended(_)))) {
+        assert!(Instant::now() < until, "it never ended");
+        meeting.bus.tick(&meeting.key).await.unwrap();
+        sleep(Duration::from_millis(10)).await;
+    }
+    let entries = meeting.entries().await;
+    let ended = entries.iter().position(|it| matches!(it.body, Body::Event(Event::Ended(_)))).unwrap();
+    let told = entries[..ended].iter().filter(|it| matches!(it.body, Body::Event(Event::Insight(_)))).count();
+    assert_eq!(told, 2, "what was asked last is told before the end");
+    tasks.finish(PATIENCE).await.unwrap();
+}
+
+/// What history lost is told again, of what is left.
+#[tokio::test]
+async fn a_failover_that_loses_insights_has_them_told_again() {
+    let mut meeting = Meeting::open().await;
+    let tasks = Tasks::new();
+    let _hears = Analysts::new(Arc::clone(&meeting.bus), &tasks).attend(&meeting.key);
+    meeting.say("Shall we start?").await;
+    meeting.told(1).await;
+    let replica = meeting.memory.replica(&meeting.key).unwrap();
+    // The log as it was before anything was told of the next question.
+    meeting.say("A boat").await;
+    meeting.told(2).await;
+    meeting.memory.fail_over(replica);
+    let claim = meeting.bus.claim(&meeting.key, &PublisherId::Stream(meeting.stream)).await.unwrap();
+    (meeting.said, meeting.claim) = (claim.watermark, claim);
+    meeting.say("A boat").await;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let found = meeting.insights().await;
+        if texts(&found) == ["Shall we start?", "boat"] {
+            break;
+        }
+        assert!(Instant::now() < until, "{:?}", texts(&found));
+        sleep(Duration::from_millis(20)).await;
+    }
+    tasks.finish(PATIENCE).await.unwrap();
+}
