@@ -7,6 +7,7 @@ mod audio;
 mod log;
 mod seal;
 mod token;
+mod wav;
 
 use hearsay_protocol::{
     AudioFormat,
@@ -26,7 +27,7 @@ pub struct Target {
 }
 
 /// All there are.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     Target {
         name: "client_message",
         run: client_message,
@@ -95,6 +96,7 @@ pub const TARGETS: [Target; 10] = [
     Target { name: "opus", run: audio::opus, seeds: audio::opus_seeds, words: audio::WORDS },
     Target { name: "ogg", run: audio::ogg, seeds: audio::ogg_seeds, words: audio::WORDS },
     Target { name: "webm", run: audio::webm, seeds: audio::webm_seeds, words: audio::WORDS },
+    Target { name: "wav", run: wav::run, seeds: wav::seeds, words: wav::WORDS },
     Target { name: "log_event", run: log::run, seeds: log::seeds, words: &["\u{0}", "\u{7f}", "\n\n", "\u{12}\u{1}"] },
 ];
 

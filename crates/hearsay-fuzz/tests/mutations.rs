@@ -95,5 +95,6 @@ targets! {
     opus: 5_000,
     ogg: 3_000,
     webm: 3_000,
+    wav: 20_000,
     log_event: 100_000,
 }

@@ -6,6 +6,7 @@
 
 pub mod load;
 pub mod transcribe;
+pub mod trust;
 
 /// Everything but unreserved characters is escaped, so that any name is one segment of a path.
 pub(crate) fn escape(segment: &str) -> String {

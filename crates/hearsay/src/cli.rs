@@ -125,6 +125,9 @@ pub(crate) struct Transcribe {
     /// The server.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     pub(crate) url: http::Uri,
+    /// PEM file of whom to trust behind an https URL; whom this machine trusts when absent.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
     /// Token to enter with; that of a `hearsay dev` of this user on this machine when absent.
     #[arg(long, env = "HEARSAY_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
@@ -221,6 +224,9 @@ pub(crate) struct LoadListen {
     /// The gateways; subscribers are spread over them.
     #[arg(long = "url", default_value = "http://127.0.0.1:8080", value_name = "URL")]
     pub(crate) urls: Vec<http::Uri>,
+    /// PEM file of whom to trust behind https URLs; whom this machine trusts when absent.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
     /// Token to enter with; that of a `hearsay dev` of this user on this machine when absent.
     #[arg(long, env = "HEARSAY_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,

@@ -56,6 +56,7 @@ pub(crate) fn listen(arguments: LoadListen) -> anyhow::Result<ExitCode> {
         connect_rate: arguments.connect_rate,
         duration: arguments.duration.get(),
         urls: arguments.urls,
+        ca: arguments.ca,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let progress = Arc::new(listen::Progress::default());

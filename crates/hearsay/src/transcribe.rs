@@ -33,6 +33,7 @@ pub(crate) fn run(arguments: Transcribe) -> anyhow::Result<ExitCode> {
     };
     let options = Options {
         url: arguments.url,
+        ca: arguments.ca,
         credentials,
         meeting: arguments.meeting,
         fast: arguments.fast,

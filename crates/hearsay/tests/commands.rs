@@ -247,6 +247,57 @@ fn tls_is_served_with_a_certificate_that_stays_the_same() {
 }
 
 #[test]
+fn clients_speak_tls_with_whom_they_trust() {
+    let (_, recordings) = models();
+    let cache = tempfile::tempdir().unwrap();
+    let secret = "s".repeat(128);
+    let app = ["--app-id", "demo", "--app-secret", &secret];
+    let mut command = hearsay(&[&["dev", "--tls", "--listen", "127.0.0.1:0"][..], &app].concat());
+    command.env("HEARSAY_CACHE", cache.path());
+    command.env("HEARSAY__MODELS__CACHE", hearsay_models::cache_folder().unwrap());
+    let dev = Dev::of(&mut command, "ready https://");
+    let ca = cache.path().join("dev/tls.pem").to_string_lossy().into_owned();
+    let url = format!("https://{}", dev.address);
+    let beckett = recordings.beckett.to_string_lossy().into_owned();
+
+    for access in [&["--token", &dev.token][..], &app] {
+        let arguments = [&["transcribe", "--fast", "--url", &url, "--ca", &ca, &beckett][..], access].concat();
+        let output = run(&arguments);
+        assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+        assert!(String::from_utf8(output.stdout).unwrap().to_lowercase().contains("tried"));
+    }
+
+    // Two listen while one speaks.
+    let listen = ["load", "listen", "--meeting", "m", "--subscribers", "2", "--json", "--duration", "12s"];
+    let access = ["--url", &url, "--ca", &ca, "--token", &dev.token];
+    let listening = hearsay(&[&listen[..], &access].concat()).stdout(Stdio::piped()).spawn().unwrap();
+    let output = run(&[&["transcribe", "--meeting", "m", &beckett][..], &access].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    let report = listening.wait_with_output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+    assert!(report["delivered"].as_u64() > Some(0) && report["lost"] == 0 && report["failed"] == 0, "{report}");
+
+    // Whom nobody vouches for is told by name, and so is a file that vouches for nobody.
+    let other = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = other.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_string_lossy().into_owned()
+    };
+    let stranger = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert.pem();
+    for (ca, code, words) in [
+        (file("stranger.pem", &stranger), 3, "is not trusted"),
+        (file("empty.pem", ""), 2, "empty.pem"),
+        ("missing.pem".to_owned(), 2, "missing.pem"),
+    ] {
+        let output = run(&["transcribe", "--url", &url, "--ca", &ca, "--token", "x", &beckett]);
+        assert_eq!(output.status.code(), Some(code), "{}", told(&output));
+        assert!(told(&output).contains(words), "{}", told(&output));
+    }
+    assert!(dev.stop().0.success());
+}
+
+#[test]
 fn config_check_prints_what_is_in_force() {
     let output = hearsay(&["config", "check"]).env("HEARSAY__GATEWAY__LISTEN", "127.0.0.1:9999").output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", told(&output));
@@ -281,7 +332,7 @@ fn transcribe_tells_whose_fault_it_is() {
         (vec!["transcribe", "--url", &url, &file], 2, "no token"),
         (vec!["transcribe", "--url", &url, "--token", "x", &missing], 2, "missing.wav"),
         (vec!["transcribe", "--url", &url, "--token", "x", &file], 3, "Is the server running?"),
-        (vec!["transcribe", "--url", "https://127.0.0.1", "--token", "x", &file], 2, "http://"),
+        (vec!["transcribe", "--url", "ftp://127.0.0.1", "--token", "x", &file], 2, "http://"),
     ] {
         let output = run(&arguments);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", told(&output));

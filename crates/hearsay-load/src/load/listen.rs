@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -19,12 +20,17 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at},
 };
 use tokio_tungstenite::{
-    WebSocketStream, client_async_with_config,
+    MaybeTlsStream, WebSocketStream, client_async_tls_with_config,
     tungstenite::{self, Message, client::IntoClientRequest, protocol::WebSocketConfig},
 };
 
 use super::{nanos, report::Report, run::Run, stamped};
-use crate::escape;
+use crate::{
+    escape,
+    trust::{Trust, TrustError, is_secure, socket_scheme},
+};
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Subscribers from one source address; loopback has 28,000 ports a source.
 const PER_SOURCE: usize = 20_000;
@@ -40,6 +46,8 @@ const SILENCE: Duration = Duration::from_secs(90);
 pub struct Listen {
     /// Gateways, without paths; subscribers are spread over them.
     pub urls: Vec<Uri>,
+    /// PEM: whom to trust behind `https`; none: whom this machine trusts.
+    pub ca: Option<PathBuf>,
     pub token: String,
     pub names: Names,
     /// Of all meetings together.
@@ -82,6 +90,8 @@ impl Names {
 pub enum ListenError {
     #[error("--url {url}: an address such as http://127.0.0.1:8080 is needed")]
     Address { url: String },
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     #[error("--token: a token holds only visible characters")]
     Token,
     #[error("none of {subscribers} subscribers got in; the last was told: {reason}")]
@@ -99,6 +109,7 @@ pub struct Progress {
 struct Shared {
     options: Listen,
     token: HeaderValue,
+    trust: Trust,
     targets: Vec<(Uri, SocketAddr)>,
     over: AtomicBool,
     progress: Arc<Progress>,
@@ -112,8 +123,9 @@ pub async fn listen(options: Listen, progress: Arc<Progress>, tasks: &Tasks) -> 
     let mut targets = Vec::new();
     for url in &options.urls {
         let wrong = || ListenError::Address { url: url.to_string() };
-        let authority = url.authority().filter(|_| url.scheme_str() == Some("http")).ok_or_else(wrong)?;
-        let port = authority.port_u16().unwrap_or(80);
+        let known = matches!(url.scheme_str(), Some("http" | "https"));
+        let authority = url.authority().filter(|_| known).ok_or_else(wrong)?;
+        let port = authority.port_u16().unwrap_or(if is_secure(url) { 443 } else { 80 });
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         let address = lookup_host((host, port)).await.ok().and_then(|mut found| found.next()).ok_or_else(wrong)?;
         targets.push((url.clone(), address));
@@ -121,11 +133,12 @@ pub async fn listen(options: Listen, progress: Arc<Progress>, tasks: &Tasks) -> 
     if targets.is_empty() {
         return Err(ListenError::Address { url: String::new() });
     }
+    let trust = Trust::of(&options.urls, options.ca.as_deref())?;
     let mut token = HeaderValue::try_from(options.token.trim()).map_err(|_| ListenError::Token)?;
     token.set_sensitive(true);
     let (subscribers, duration) = (options.subscribers, options.duration);
     let connect_rate = options.connect_rate.max(1);
-    let shared = Arc::new(Shared { options, token, targets, over: AtomicBool::new(false), progress });
+    let shared = Arc::new(Shared { options, token, trust, targets, over: AtomicBool::new(false), progress });
 
     let (done, mut reports) = mpsc::channel(1_024);
     let mut pace = interval(Duration::from_secs(1) / connect_rate);
@@ -203,11 +216,7 @@ fn refusal(error: &tungstenite::Error) -> String {
     }
 }
 
-async fn connect(
-    shared: &Shared,
-    index: usize,
-    since: Option<Position>,
-) -> Result<WebSocketStream<TcpStream>, tungstenite::Error> {
+async fn connect(shared: &Shared, index: usize, since: Option<Position>) -> Result<Socket, tungstenite::Error> {
     let options = &shared.options;
     // One meeting's subscribers are spread over the gateways too, however many meetings there are.
     let (url, address) = &shared.targets[options.names.spread(index) % shared.targets.len()];
@@ -226,12 +235,14 @@ async fn connect(
     let since = since.map_or_else(String::new, |position| format!("&since={position}"));
     let authority = url.authority().map_or("", |found| found.as_str());
     let meeting = escape(&options.names.of(index));
-    let target = format!("ws://{authority}/v1/subscribe/{meeting}?view=all&source=hearsay{since}");
+    let scheme = socket_scheme(url);
+    let target = format!("{scheme}://{authority}/v1/subscribe/{meeting}?view=all&source=hearsay{since}");
     let mut request = target.into_client_request()?;
     request.headers_mut().insert(HeaderName::from_static("x-api-key"), shared.token.clone());
     // Thousands of these: small buffers.
     let config = WebSocketConfig::default().read_buffer_size(4 << 10).write_buffer_size(0);
-    Ok(client_async_with_config(request, stream, Some(config)).await?.0)
+    let connector = shared.trust.connector(url);
+    Ok(client_async_tls_with_config(request, stream, Some(config), Some(connector)).await?.0)
 }
 
 enum End {
@@ -240,7 +251,7 @@ enum End {
     Broken(String),
 }
 
-async fn read(shared: &Shared, mut socket: WebSocketStream<TcpStream>, run: &mut Run, report: &mut Report) -> End {
+async fn read(shared: &Shared, mut socket: Socket, run: &mut Run, report: &mut Report) -> End {
     const LOOK: Duration = Duration::from_millis(250);
     let mut heard = Instant::now();
     loop {

@@ -1,6 +1,6 @@
 //! One speaker's connection, and the token that opens it.
 
-use std::time::Duration;
+use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{
@@ -9,19 +9,26 @@ use futures::{
 };
 use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     sync::watch,
     time::{Instant, sleep_until, timeout},
 };
+use tokio_rustls::TlsConnector;
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async,
+    MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
     tungstenite::{self, Message, client::IntoClientRequest, protocol::CloseFrame},
 };
 
-use crate::escape;
+use crate::{
+    escape,
+    trust::{Trust, TrustError, is_secure, socket_scheme},
+};
 
 use super::{
     Credentials, Printer, TranscribeError, Wav, WavError,
@@ -47,6 +54,13 @@ pub enum ClientError {
         "cannot reach {url}: {reason}. Is the server running? Start one with `hearsay dev`, or name another with --url"
     )]
     Unreachable { url: String, reason: String },
+    #[error(
+        "{url} is not trusted: {reason}. Name who signed its certificate with --ca; that of `hearsay dev --tls` is \
+         dev/tls.pem in the cache folder"
+    )]
+    Untrusted { url: String, reason: String },
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     #[error("the server does not let us in ({status}): {details}. {advice}")]
     Unauthorized { status: StatusCode, details: String, advice: &'static str },
     #[error("the server answered {status}: {details}")]
@@ -72,28 +86,28 @@ pub struct Server {
     /// Without a path.
     url: Uri,
     token: HeaderValue,
+    trust: Trust,
 }
 
 impl Server {
-    /// Gets a token for an application's credentials; a token of one's own is tried with the first connection.
+    /// Gets a token for an application's credentials; a token of one's own is tried with the first connection. `ca` is a PEM
+    /// file of whom to trust behind `https`; none: whom this machine trusts.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn connect(url: Uri, credentials: Credentials) -> Result<Self, ClientError> {
+    pub async fn connect(url: Uri, credentials: Credentials, ca: Option<&Path>) -> Result<Self, ClientError> {
         let wrong = |reason| ClientError::Address { url: url.to_string(), reason };
         match url.scheme_str() {
-            Some("http") => {}
-            Some("https") => {
-                return Err(wrong("TLS is not available in this version: give the server's http:// address"));
-            }
+            Some("http" | "https") => {}
             _ => return Err(wrong("an address such as http://127.0.0.1:8080 is needed")),
         }
         if url.authority().is_none() || url.query().is_some() {
             return Err(wrong("an address such as http://127.0.0.1:8080 is needed"));
         }
+        let trust = Trust::of(std::slice::from_ref(&url), ca)?;
         let token = match credentials {
             Credentials::Token(token) => token.trim().to_owned(),
-            Credentials::App { id, secret } => generate(&url, &id, &secret).await?,
+            Credentials::App { id, secret } => generate(&url, &trust, &id, &secret).await?,
         };
         let mut token = HeaderValue::try_from(token).map_err(|_| ClientError::Unauthorized {
             status: StatusCode::UNAUTHORIZED,
@@ -101,34 +115,74 @@ impl Server {
             advice: ADVICE,
         })?;
         token.set_sensitive(true);
-        Ok(Self { url, token })
+        Ok(Self { url, token, trust })
     }
 
     fn unreachable(url: &Uri, reason: impl std::fmt::Display) -> ClientError {
-        ClientError::Unreachable { url: url.to_string(), reason: reason.to_string() }
+        let (url, reason) = (url.to_string(), reason.to_string());
+        if reason.contains("certificate") {
+            return ClientError::Untrusted { url, reason };
+        }
+        ClientError::Unreachable { url, reason }
     }
 }
 
 const ADVICE: &str = "`hearsay dev` prints a token on its second line: pass it as --token or HEARSAY_TOKEN";
 
-async fn generate(url: &Uri, id: &str, secret: &str) -> Result<String, ClientError> {
-    let target = below(url, "http", "/oauth2/token:generate");
+async fn generate(url: &Uri, trust: &Trust, id: &str, secret: &str) -> Result<String, ClientError> {
+    let authority = url.authority().map_or("", |authority| authority.as_str());
     let body = json!({"type": "application", "appId": id, "appSecret": secret}).to_string();
-    let request =
-        Request::post(target).header(header::CONTENT_TYPE, "application/json").body(Full::new(Bytes::from(body)));
+    let request = Request::post(format!("{}/oauth2/token:generate", url.path().trim_end_matches('/')))
+        .header(header::HOST, authority)
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(body)));
     let request = request.map_err(|error| Server::unreachable(url, error))?;
-    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
     let answer = timeout(CONNECT_TIMEOUT, async {
-        let response = client.request(request).await.map_err(|error| Server::unreachable(url, root_cause(&error)))?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-        Ok((status, body.map_err(|error| Server::unreachable(url, error))?.to_bytes()))
+        let stream = dial(url, trust).await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| Server::unreachable(url, root_cause(&error)))?;
+        let answered = async {
+            let answer = sender.send_request(request).await;
+            let response = answer.map_err(|error| Server::unreachable(url, root_cause(&error)))?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+            Ok((status, body.map_err(|error| Server::unreachable(url, error))?.to_bytes()))
+        };
+        // Whatever ends the connection is told by the answer, or by its absence.
+        let driving = async {
+            let _ = connection.await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            answer = answered => answer,
+            () = driving => Err(Server::unreachable(url, "the connection ended")),
+        }
     });
     let (status, body) = answer.await.map_err(|_| Server::unreachable(url, "no answer in time"))??;
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     match body["accessToken"].as_str() {
         Some(token) if status.is_success() => Ok(token.to_owned()),
         _ => Err(refusal(status, body["message"].as_str().unwrap_or("no access token in the answer"))),
+    }
+}
+
+/// A connection, plain or behind TLS.
+trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+async fn dial(url: &Uri, trust: &Trust) -> Result<Box<dyn Connection>, ClientError> {
+    let host = url.host().unwrap_or_default().trim_matches(['[', ']']);
+    let port = url.port_u16().unwrap_or(if is_secure(url) { 443 } else { 80 });
+    let unreachable = |error: std::io::Error| Server::unreachable(url, root_cause(&error));
+    let stream = TcpStream::connect((host, port)).await.map_err(unreachable)?;
+    match trust.tls().filter(|_| is_secure(url)) {
+        Some(tls) => {
+            let name = ServerName::try_from(host.to_owned()).map_err(|error| Server::unreachable(url, error))?;
+            let secured = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await;
+            Ok(Box::new(secured.map_err(unreachable)?))
+        }
+        None => Ok(Box::new(stream)),
     }
 }
 
@@ -255,10 +309,14 @@ impl Speaker {
 }
 
 async fn connect(server: &Server, meeting: &str) -> Result<Socket, ClientError> {
-    let url = below(&server.url, "ws", &format!("/v1/realtime/insights/{}?source=hearsay", escape(meeting)));
+    let url = below(
+        &server.url,
+        socket_scheme(&server.url),
+        &format!("/v1/realtime/insights/{}?source=hearsay", escape(meeting)),
+    );
     let mut request = url.into_client_request().map_err(|error| Server::unreachable(&server.url, error))?;
     request.headers_mut().insert(HeaderName::from_static("x-api-key"), server.token.clone());
-    match connect_async(request).await {
+    match connect_async_tls_with_config(request, None, true, Some(server.trust.connector(&server.url))).await {
         Ok((socket, _)) => Ok(socket),
         Err(tungstenite::Error::Http(response)) => {
             let status = response.status();

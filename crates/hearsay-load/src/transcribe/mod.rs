@@ -38,8 +38,10 @@ const REMEMBERED: usize = 4_096;
 /// What to stream, and where to.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// `http://HOST:PORT`.
+    /// `http://HOST:PORT` or `https://HOST:PORT`.
     pub url: Uri,
+    /// PEM: whom to trust behind `https`; none: whom this machine trusts.
+    pub ca: Option<PathBuf>,
     pub credentials: Credentials,
     /// None: a meeting of its own.
     pub meeting: Option<String>,
@@ -82,8 +84,8 @@ impl TranscribeError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Wav(_) => 2,
-            Self::Client(ClientError::Address { .. }) => 2,
-            Self::Client(ClientError::Unreachable { .. }) => 3,
+            Self::Client(ClientError::Address { .. } | ClientError::Trust(_)) => 2,
+            Self::Client(ClientError::Unreachable { .. } | ClientError::Untrusted { .. }) => 3,
             Self::Client(ClientError::Unauthorized { .. }) => 4,
             Self::Client(_) => 5,
             Self::Output(_) => 1,
@@ -123,7 +125,7 @@ impl std::fmt::Display for Summary {
 pub async fn transcribe(options: Options, out: &mut (dyn Write + Send)) -> Result<Summary, TranscribeError> {
     let wavs = options.files.iter().map(|path| Wav::open(path)).collect::<Result<Vec<_>, _>>()?;
     let audio = Duration::from_millis(wavs.iter().map(Wav::duration_ms).sum());
-    let server = Server::connect(options.url, options.credentials).await?;
+    let server = Server::connect(options.url, options.credentials, options.ca.as_deref()).await?;
     let meeting = options.meeting.unwrap_or_else(|| format!("transcribe-{}", uuid::Uuid::new_v4()));
     let names = names(&options.files);
     tracing::debug!(meeting, speakers = names.len(), "streaming");

@@ -144,6 +144,7 @@ fn record(folder: &Path, name: &str, rate: u32, ms: u64) -> PathBuf {
 
 async fn run(fake: &Fake, files: Vec<PathBuf>, fast: bool, token: &str) -> (Result<Summary, TranscribeError>, String) {
     let options = Options {
+        ca: None,
         url: fake.url.clone(),
         credentials: Credentials::Token(token.to_owned()),
         meeting: Some("stand-up / Monday".to_owned()),

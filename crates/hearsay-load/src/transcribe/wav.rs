@@ -30,17 +30,14 @@ pub enum WavError {
 }
 
 /// The header, put right, and the rest of the file.
-type Source = Chain<Cursor<Vec<u8>>, BufReader<File>>;
+type Source = Chain<Cursor<Vec<u8>>, Box<dyn Read + Send>>;
 
 /// A header is found within this many bytes.
 const HEADER: u64 = 64 << 10;
 
 /// Opens a file whose header may not know how long it is: programs that write into pipes say 0 or the largest length there
 /// is, and mean "to the end".
-fn source(path: &Path) -> io::Result<Source> {
-    let file = File::open(path)?;
-    let length = file.metadata()?.len();
-    let mut file = BufReader::new(file);
+fn source(mut file: Box<dyn Read + Send>, length: u64) -> io::Result<Source> {
     let mut header = Vec::new();
     (&mut file).take(HEADER).read_to_end(&mut header)?;
     let field = |header: &[u8], at: usize| {
@@ -84,7 +81,22 @@ impl Wav {
     /// # Errors
     /// Tells what is wrong with the file, and what would be right.
     pub fn open(path: &Path) -> Result<Self, WavError> {
-        let source = source(path).map_err(|error| WavError::Open { path: path.to_owned(), error })?;
+        let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), BufReader::new(file))));
+        let (length, file) = opened.map_err(|error| WavError::Open { path: path.to_owned(), error })?;
+        Self::read(path, Box::new(file), length)
+    }
+
+    /// A file that is in memory.
+    ///
+    /// # Errors
+    /// As [`Wav::open`].
+    pub fn of(bytes: Vec<u8>) -> Result<Self, WavError> {
+        let length = bytes.len() as u64;
+        Self::read(Path::new("memory"), Box::new(Cursor::new(bytes)), length)
+    }
+
+    fn read(path: &Path, file: Box<dyn Read + Send>, length: u64) -> Result<Self, WavError> {
+        let source = source(file, length).map_err(|error| WavError::Open { path: path.to_owned(), error })?;
         let unreadable = |reason: String| WavError::Unreadable { path: path.to_owned(), reason };
         let reader = WavReader::new(source).map_err(|error| unreadable(error.to_string()))?;
         let spec = reader.spec();
