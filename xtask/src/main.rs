@@ -11,6 +11,7 @@ mod fuzz;
 mod node;
 mod redis;
 mod shell;
+mod train;
 
 use clap::{Parser, Subcommand};
 
@@ -52,6 +53,8 @@ enum Task {
     Clients,
     /// Assemble the development speech set, or examine it.
     SpeechSet(xtask::speech_set::Args),
+    /// Fit the heads that judge what utterances do anew, from a folder of labelled data.
+    Train(train::Train),
     /// Take a figure of BENCHMARKS.md anew.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -67,6 +70,7 @@ fn main() -> anyhow::Result<()> {
         Task::Fuzz(fuzz) => fuzz::run(&fuzz),
         Task::Clients => check::clients(),
         Task::SpeechSet(args) => xtask::speech_set::run(args),
+        Task::Train(train) => train::run(&train),
         Task::Bench(bench) => bench::run(bench),
     }
 }

@@ -2,8 +2,12 @@
 //!
 //! Synchronous and pure: text and times in, insights out. Knows no network, no clock, no task.
 
+pub mod acts;
 pub mod analysis;
 pub mod grammar;
+pub mod heads;
+#[cfg(feature = "labelled")]
+pub mod labelled;
 pub mod redact;
 pub mod text;
 pub mod trackers;

@@ -1,0 +1,221 @@
+//! Labelled data, as text: the formats that heads are trained on and figures are taken from.
+
+use std::{collections::HashMap, fmt};
+
+use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::acts::{Neighbour, Utterance};
+
+/// What is wrong with a line, counted from 1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadLine {
+    pub line: usize,
+    pub reason: String,
+}
+
+impl fmt::Display for BadLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.reason)
+    }
+}
+
+impl std::error::Error for BadLine {}
+
+/// An utterance of a meeting.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spoken {
+    pub meeting: String,
+    /// Seconds from the meeting's start.
+    pub start: f64,
+    pub end: f64,
+    pub speaker: String,
+    pub question: bool,
+    pub commitment: bool,
+    pub directive: bool,
+    pub suggestion: bool,
+    pub text: String,
+}
+
+/// A sentence of a document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    pub document: String,
+    pub text: String,
+    pub task: bool,
+}
+
+const COLUMNS: [&str; 11] =
+    ["meeting", "start", "end", "speaker", "da", "question", "commit", "directive", "suggest", "interrupted", "text"];
+
+/// Reads utterances: tab-separated, with a first line that names the columns `meeting`, `start`, `end`, `speaker`, `da`,
+/// `question`, `commit`, `directive`, `suggest`, `interrupted` and `text`.
+///
+/// # Errors
+/// The first line that is not so.
+pub fn spoken(text: &str) -> Result<Vec<Spoken>, BadLine> {
+    let mut lines = text.lines().enumerate();
+    let header = lines.next().map_or("", |it| it.1);
+    if header.split('\t').ne(COLUMNS) {
+        let reason = format!("the columns are {header:?}, where these are read: {}", COLUMNS.join(", "));
+        return Err(BadLine { line: 1, reason });
+    }
+    lines.map(|(at, line)| spoken_line(line).map_err(|reason| BadLine { line: at + 1, reason })).collect()
+}
+
+fn spoken_line(line: &str) -> Result<Spoken, String> {
+    let fields: Vec<&str> = line.split('\t').collect();
+    let fields: [&str; COLUMNS.len()] =
+        fields.try_into().map_err(|it: Vec<_>| format!("{} columns, where {} are read", it.len(), COLUMNS.len()))?;
+    let seconds = |at: usize| -> Result<f64, String> {
+        let found = fields[at].parse().ok().filter(|it: &f64| it.is_finite() && *it >= 0.0);
+        found.ok_or_else(|| format!("{} is {:?}, where seconds are read", COLUMNS[at], fields[at]))
+    };
+    let flag = |at: usize| match fields[at] {
+        "0" => Ok(false),
+        "1" => Ok(true),
+        other => Err(format!("{} is {other:?}, where 0 or 1 is read", COLUMNS[at])),
+    };
+    Ok(Spoken {
+        meeting: fields[0].to_owned(),
+        start: seconds(1)?,
+        end: seconds(2)?,
+        speaker: fields[3].to_owned(),
+        question: flag(5)?,
+        commitment: flag(6)?,
+        directive: flag(7)?,
+        suggestion: flag(8)?,
+        text: fields[10].to_owned(),
+    })
+}
+
+/// Reads sentences: a JSON object a line, with `doc`, `text` and `task` (0 or 1).
+///
+/// # Errors
+/// The first line that is not so.
+pub fn written(text: &str) -> Result<Vec<Written>, BadLine> {
+    #[derive(Deserialize)]
+    struct Line {
+        doc: String,
+        text: String,
+        task: u8,
+    }
+    json_lines(text, |it: Line| match it.task {
+        0 | 1 => Ok(Written { document: it.doc, text: it.text, task: it.task == 1 }),
+        other => Err(format!("task is {other}, where 0 or 1 is read")),
+    })
+}
+
+fn json_lines<L: DeserializeOwned, T>(text: &str, read: impl Fn(L) -> Result<T, String>) -> Result<Vec<T>, BadLine> {
+    let lines = text.lines().enumerate().filter(|it| !it.1.trim().is_empty());
+    lines
+        .map(|(at, line)| {
+            let read = serde_json::from_str(line).map_err(|error| error.to_string()).and_then(&read);
+            read.map_err(|reason| BadLine { line: at + 1, reason })
+        })
+        .collect()
+}
+
+/// A text as a recognizer without punctuation writes it: lower case, and only letters, digits, `_` and apostrophes.
+#[must_use]
+pub fn bare(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for it in text.chars() {
+        match it {
+            '’' => out.push('\''),
+            it if it.is_alphanumeric() || matches!(it, '\'' | '_') => out.extend(it.to_lowercase()),
+            it if it.is_whitespace() => out.push(' '),
+            _ => {}
+        }
+    }
+    out.trim().to_owned()
+}
+
+/// Each utterance with its neighbours in its meeting; `texts` are their words, as they are to be read.
+pub fn in_meeting<'a>(
+    utterances: &'a [Spoken],
+    texts: &'a [String],
+    ahead: bool,
+) -> impl Iterator<Item = Utterance<'a>> {
+    let near = move |at: usize, other: usize| {
+        let (here, there) = (utterances.get(at)?, utterances.get(other)?);
+        let same_speaker = here.speaker == there.speaker;
+        (here.meeting == there.meeting).then(|| Neighbour { text: &texts[other], same_speaker })
+    };
+    (0..utterances.len()).map(move |at| Utterance {
+        text: &texts[at],
+        previous: at.checked_sub(1).and_then(|it| near(at, it)),
+        next: if ahead { near(at, at + 1) } else { None },
+    })
+}
+
+/// Each sentence after the one before it in its document.
+pub fn in_document<'a>(sentences: &'a [Written], texts: &'a [String]) -> impl Iterator<Item = Utterance<'a>> {
+    (0..sentences.len()).map(move |at| {
+        let before = at.checked_sub(1).filter(|it| sentences[*it].document == sentences[at].document);
+        let previous = before.map(|it| Neighbour { text: &texts[it], same_speaker: true });
+        Utterance { text: &texts[at], previous, next: None }
+    })
+}
+
+/// A number for each name, in the order they come.
+pub fn groups<'a>(names: impl Iterator<Item = &'a str>) -> Vec<usize> {
+    let mut known: HashMap<&str, usize> = HashMap::new();
+    names
+        .map(|name| {
+            let next = known.len();
+            *known.entry(name).or_insert(next)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &str = "m\t0.5\t1\ts\tqy\t1\t0\t0\t0\t0\tIs it so?";
+
+    #[test]
+    fn an_utterance_is_read() {
+        let read = spoken(&format!("{}\n{LINE}\n", COLUMNS.join("\t"))).unwrap();
+        assert_eq!((read[0].start, read[0].question, read[0].text.as_str()), (0.5, true, "Is it so?"));
+        assert!(!read[0].commitment);
+    }
+
+    #[track_caller]
+    fn refused(text: &str, expected: &str) {
+        assert_eq!(spoken(text).unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_read_is_named() {
+        let header = COLUMNS.join("\t");
+        refused(&format!("{header}\n{LINE}\na\tb"), "line 3: 2 columns, where 11 are read");
+        refused(
+            &format!("{header}\n{}", LINE.replace("0.5", "NaN")),
+            "line 2: start is \"NaN\", where seconds are read",
+        );
+        refused(
+            &format!("{header}\n{}", LINE.replace("\t1\t0\t", "\t2\t0\t")),
+            "line 2: question is \"2\", where 0 or 1 is read",
+        );
+        assert!(spoken("").unwrap_err().reason.starts_with("the columns are \"\""));
+        let json = r#"{"doc":"d","text":"t","task":3}"#;
+        assert_eq!(written(json).unwrap_err().to_string(), "line 1: task is 3, where 0 or 1 is read");
+        assert!(written("\n{}").unwrap_err().to_string().starts_with("line 2: missing field `doc`"));
+    }
+
+    #[test]
+    fn bare_text_has_no_case_and_no_marks() {
+        assert_eq!(bare("Well, it’s 3.5%; isn't it?"), "well it's 35 isn't it");
+    }
+
+    #[test]
+    fn neighbours_are_of_the_same_meeting() {
+        let lines = ["m\t0\t1\ta", "m\t1\t2\tb", "n\t0\t1\tb"].map(|it| format!("{it}\ts\t0\t0\t0\t0\t0\tx"));
+        let read = spoken(&format!("{}\n{}", COLUMNS.join("\t"), lines.join("\n"))).unwrap();
+        let texts = ["one", "two", "three"].map(str::to_owned);
+        let all: Vec<_> = in_meeting(&read, &texts, true).collect();
+        assert_eq!(all[1].previous, Some(Neighbour { text: "one", same_speaker: false }));
+        assert_eq!((all[0].previous, all[1].next, all[2].previous, all[2].next), (None, None, None, None));
+    }
+}
