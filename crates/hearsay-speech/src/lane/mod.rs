@@ -668,7 +668,9 @@ impl Lane {
                 let found = if run.era == self.run.era { self.chunk_of(resume.byte) } else { (chunk, bytes) };
                 self.run = run;
                 let begin = self.run.begin(self.watermark, resume.sample, self.frames.preroll);
-                (begin, chunk, if found.0 < chunk { found } else { (chunk, bytes) }, resume)
+                // What lies behind the marker in chunks before it is not covered.
+                let from = if found.0 < chunk { found } else { (chunk, bytes) };
+                (begin, from.0, from, resume)
             }
             None => {
                 let first = self.packets().next().map_or_else(|| self.edge().1.samples, |packet| packet.start);
