@@ -104,6 +104,9 @@ pub(crate) struct Gateway {
 #[cfg(feature = "recognizer")]
 #[derive(Debug, Args)]
 pub(crate) struct Recognizer {
+    /// Measure what this machine can hear, print it and exit: engine time for finals and partials, and how many streams.
+    #[arg(long)]
+    pub(crate) benchmark: bool,
     /// Address for gateways [default: 127.0.0.1:50051]; port 0 takes a free one.
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
