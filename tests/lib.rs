@@ -3,7 +3,10 @@
 //! Everything is real: the built binary, its models, sockets on loopback. A [`Server`] ends its process when dropped.
 
 pub mod client;
+mod processes;
 pub mod words;
+
+pub use processes::{Cluster, Link, Recognizer};
 
 use std::{
     path::PathBuf,
@@ -14,7 +17,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
     time::timeout,
 };
@@ -107,18 +110,9 @@ impl Server {
         let log = self.log();
         let admin = log.split("operators' port address=").nth(1).and_then(|rest| rest.split_whitespace().next());
         let admin = admin.context("its log names the operators' port")?;
-        let mut stream = tokio::net::TcpStream::connect(admin).await?;
-        let request = format!("GET /metrics HTTP/1.1\r\nhost: {admin}\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        timeout(READY, stream.read_to_string(&mut answer)).await.context("no answer")??;
+        let answer = processes::http(admin, "GET /metrics", "").await?;
         let series = answer.lines().filter(|line| line.starts_with(name));
         Ok(series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum())
-    }
-
-    /// A process that somebody else has started and that answers at `url`.
-    pub fn running(child: Child, url: String, token: String, took: Duration, log: PathBuf) -> Self {
-        Self { child, url, token, took, log }
     }
 
     /// The process, for CPU and memory accounting.
@@ -162,123 +156,6 @@ impl Server {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         Ok(line.trim().trim_end_matches(" kB").trim().parse::<u64>()? * 1024)
     }
-}
-
-/// A Redis, recognizers and gateways, each a process of its own.
-pub struct Cluster {
-    _redis: Child,
-    redis_port: u16,
-    _dir: tempfile::TempDir,
-    settings: Vec<(String, String)>,
-    recognizer: Child,
-    grpc: String,
-    pub gateways: Vec<Server>,
-}
-
-impl Cluster {
-    pub async fn start(gateways: usize) -> Result<Self> {
-        let dir = tempfile::tempdir()?;
-        let program = std::env::var_os("HEARSAY_TEST_REDIS").unwrap_or_else(|| "redis-server".into());
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let mut redis = Command::new(program);
-        redis.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"]).arg(dir.path());
-        redis.stdout(Stdio::null()).kill_on_drop(true);
-        let redis = redis.spawn().context("redis-server does not start: apt-get install redis-server")?;
-        let listens = timeout(READY, async {
-            while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        });
-        listens.await.context("redis-server does not listen")?;
-        let settings = [
-            ("HEARSAY__BUS__URL", format!("redis://127.0.0.1:{port}")),
-            ("HEARSAY__AUTH__SIGNING_SECRET", "a secret of the tests' own, long enough".to_owned()),
-            ("HEARSAY__AUTH__APP_ID", "app".to_owned()),
-            ("HEARSAY__AUTH__APP_SECRET", "secret".to_owned()),
-        ];
-        let settings: Vec<_> = settings.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-        let arguments = ["recognizer", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
-        let (recognizer, ready, ..) = launch(&arguments, &settings, "ready grpc://").await?;
-        let grpc = format!("http://{ready}");
-        let mut cluster =
-            Self { _redis: redis, redis_port: port, _dir: dir, settings, recognizer, grpc, gateways: Vec::new() };
-        for _ in 0..gateways {
-            let gateway = cluster.gateway().await?;
-            cluster.gateways.push(gateway);
-        }
-        Ok(cluster)
-    }
-
-    /// One more gateway, with a token for it.
-    pub async fn gateway(&self) -> Result<Server> {
-        let arguments = ["gateway", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--recognizer", &self.grpc];
-        let (child, address, log, took) = launch(&arguments, &self.settings, "ready http://").await?;
-        let wanted = r#"{"type":"application","appId":"app","appSecret":"secret"}"#;
-        let answer = post(&address, "/oauth2/token:generate", wanted).await?;
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        let body: serde_json::Value = serde_json::from_str(body).with_context(|| answer.clone())?;
-        let token = body["accessToken"].as_str().context("a token")?.to_owned();
-        Ok(Server { child, url: format!("http://{address}"), token, took, log })
-    }
-
-    /// `hearsay` with what all of the cluster share.
-    pub fn hearsay(&self, arguments: &[&str]) -> Result<Command> {
-        let mut command = Command::new(binary(Build::Test)?);
-        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
-        command.envs(self.settings.iter().map(|(key, value)| (key, value)));
-        Ok(command)
-    }
-
-    /// Where Redis listens, on this machine.
-    pub fn redis_port(&self) -> u16 {
-        self.redis_port
-    }
-
-    /// The recognizer's process.
-    pub fn recognizer(&self) -> u32 {
-        self.recognizer.id().unwrap_or_default()
-    }
-}
-
-/// Starts a command and answers what follows `ready` on its first line.
-async fn launch(
-    arguments: &[&str],
-    settings: &[(String, String)],
-    ready: &str,
-) -> Result<(Child, String, PathBuf, Duration)> {
-    static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-    let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let log = std::env::temp_dir().join(format!("hearsay-cluster-{}-{number}.log", std::process::id()));
-    let began = Instant::now();
-    let mut command = Command::new(binary(Build::Test)?);
-    command.args(arguments).stdout(Stdio::piped()).stderr(std::fs::File::create(&log)?).kill_on_drop(true);
-    for (key, value) in settings {
-        command.env(key, value);
-    }
-    let mut child = command.spawn().with_context(|| format!("hearsay {arguments:?} does not start"))?;
-    let mut lines = BufReader::new(child.stdout.take().context("stdout is piped")?).lines();
-    let line = match timeout(READY, lines.next_line()).await {
-        Ok(line) => line?.unwrap_or_default(),
-        Err(_) => bail!("hearsay {arguments:?} is not ready within {READY:?}; its log:\n{}", read(&log)),
-    };
-    let Some(address) = line.strip_prefix(ready) else {
-        bail!("hearsay {arguments:?}: expected {ready:?}, got {line:?}; its log:\n{}", read(&log));
-    };
-    Ok((child, address.to_owned(), log, began.elapsed()))
-}
-
-/// One request, by hand.
-async fn post(address: &str, path: &str, body: &str) -> Result<String> {
-    let mut stream = tokio::net::TcpStream::connect(address).await?;
-    let length = body.len();
-    let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
-    );
-    stream.write_all(head.as_bytes()).await?;
-    stream.write_all(body.as_bytes()).await?;
-    let mut answer = String::new();
-    timeout(READY, stream.read_to_string(&mut answer)).await.context("no answer")??;
-    Ok(answer)
 }
 
 impl Drop for Server {

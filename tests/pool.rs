@@ -1,225 +1,31 @@
 //! Recognizers that freeze, drain, die and are cut off while somebody speaks: processes of their own, with a Redis between.
 //! Who listens reads what it would have read without.
 
-use std::{
-    net::SocketAddr,
-    process::Stdio,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use hearsay_speech::codec::encode;
 use hearsay_tests::{
-    Build, Server, binary,
+    Cluster, Server,
     client::{Client, PATIENCE, wav},
     recordings,
 };
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, copy_bidirectional},
-    net::{TcpListener, TcpStream},
-    process::{Child, Command},
-    time::{sleep, timeout},
+    task::JoinHandle,
+    time::{Instant, sleep, sleep_until, timeout},
 };
+use tokio_tungstenite::tungstenite::Message;
 
 const MESSAGE: Duration = Duration::from_millis(100);
-
-/// How long a process may take to its first line; machines that run tests are busy.
-const READY: Duration = Duration::from_secs(120);
 
 /// How far a word may move.
 const DRIFT: f64 = 0.05;
 
-/// A process of the cluster, and the address it is ready at.
-async fn launch(arguments: &[&str], settings: &[(&str, String)], log: &std::path::Path) -> Result<(Child, String)> {
-    let mut command = Command::new(binary(Build::Test)?);
-    command.args(arguments).stdout(Stdio::piped()).stderr(std::fs::File::create(log)?).kill_on_drop(true);
-    for (key, value) in settings {
-        command.env(key, value);
-    }
-    let mut child = command.spawn().with_context(|| format!("hearsay {arguments:?} does not start"))?;
-    let mut lines = BufReader::new(child.stdout.take().context("stdout is piped")?).lines();
-    let line = timeout(READY, lines.next_line()).await.context("not ready")??.unwrap_or_default();
-    let told = || std::fs::read_to_string(log).unwrap_or_default();
-    let address = line.strip_prefix("ready ").and_then(|url| url.split_once("://"));
-    let (_, address) = address.with_context(|| format!("hearsay {arguments:?} said {line:?}; its log:\n{}", told()))?;
-    Ok((child, address.to_owned()))
-}
-
-/// One request over HTTP/1, by hand; answers the body.
-async fn http(address: &str, request: &str, body: &str) -> Result<String> {
-    let asked = async {
-        let mut stream = TcpStream::connect(address).await?;
-        let head = format!(
-            "{request} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\n\
-             content-length: {}\r\n\r\n",
-            body.len()
-        );
-        stream.write_all(head.as_bytes()).await?;
-        stream.write_all(body.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        anyhow::Ok(answer)
-    };
-    let answer = timeout(PATIENCE, asked).await.context("no answer")??;
-    let (_, body) = answer.split_once("\r\n\r\n").context("no body")?;
-    Ok(body.to_owned())
-}
-
-/// A link that can go silent: connections stay open, and nothing passes.
-struct Link {
-    address: SocketAddr,
-    silent: Arc<AtomicBool>,
-}
-
-impl Link {
-    async fn to(address: String) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let link = Self { address: listener.local_addr()?, silent: Arc::default() };
-        let silent = Arc::clone(&link.silent);
-        tokio::spawn(async move {
-            while let Ok((mut near, _)) = listener.accept().await {
-                let (address, silent) = (address.clone(), Arc::clone(&silent));
-                tokio::spawn(async move {
-                    // A recognizer that is gone is no one's fault here: the connection ends with it.
-                    let Ok(mut far) = TcpStream::connect(address).await else { return };
-                    let mut carrying = std::pin::pin!(copy_bidirectional(&mut near, &mut far));
-                    loop {
-                        if silent.load(Ordering::Relaxed) {
-                            sleep(Duration::from_millis(5)).await;
-                        } else if timeout(Duration::from_millis(5), &mut carrying).await.is_ok() {
-                            return;
-                        }
-                    }
-                });
-            }
-        });
-        Ok(link)
-    }
-
-    fn silence(&self, silent: bool) {
-        self.silent.store(silent, Ordering::Relaxed);
-    }
-}
-
-struct Recognizer {
-    child: Child,
-    address: String,
-    admin: String,
-    link: Link,
-}
-
-/// Settings of every process of a cluster.
-type Settings = Vec<(&'static str, String)>;
-
-impl Recognizer {
-    fn signal(&self, name: &str) -> Result<()> {
-        let pid = self.child.id().context("it is gone")?.to_string();
-        ensure!(std::process::Command::new("kill").args([name, &pid]).status()?.success(), "no {name} for {pid}");
-        Ok(())
-    }
-
-    /// Value of a metric, all its labels together.
-    async fn metric(&self, name: &str) -> Result<f64> {
-        let all = http(&self.admin, "GET /metrics", "").await?;
-        let of = |line: &str| {
-            let rest = line.strip_prefix(name)?;
-            rest.starts_with([' ', '{']).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok()).flatten()
-        };
-        Ok(all.lines().filter_map(of).sum())
-    }
-}
-
-/// A Redis, two recognizers, each behind a link of its own, and a gateway.
-struct Cluster {
-    gateway: Server,
-    recognizers: Vec<Recognizer>,
-    settings: Settings,
-    _redis: Child,
-    folder: tempfile::TempDir,
-}
-
-impl Cluster {
-    async fn start() -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let program = std::env::var_os("HEARSAY_TEST_REDIS").unwrap_or_else(|| "redis-server".into());
-        let port = free_port()?.to_string();
-        let mut redis = Command::new(program);
-        redis.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--dir"]).arg(folder.path());
-        redis.stdout(Stdio::null()).kill_on_drop(true);
-        let redis = redis.spawn().context("redis-server does not start: apt-get install redis-server")?;
-        let listens = async {
-            while TcpStream::connect(format!("127.0.0.1:{port}")).await.is_err() {
-                sleep(Duration::from_millis(20)).await;
-            }
-        };
-        timeout(READY, listens).await.context("redis-server does not listen")?;
-        let settings: Settings = vec![
-            ("HEARSAY__BUS__URL", format!("redis://127.0.0.1:{port}")),
-            ("HEARSAY__AUTH__SIGNING_SECRET", "a secret of the tests' own, long enough".to_owned()),
-            ("HEARSAY__AUTH__APP_ID", "app".to_owned()),
-            ("HEARSAY__AUTH__APP_SECRET", "secret".to_owned()),
-        ];
-        let mut recognizers = Vec::new();
-        for n in 0..2 {
-            let admin = format!("127.0.0.1:{}", free_port()?);
-            let arguments = ["recognizer", "--listen", "127.0.0.1:0", "--admin", &admin];
-            let log = folder.path().join(format!("recognizer-{n}.log"));
-            let (child, address) = launch(&arguments, &settings, &log).await?;
-            let link = Link::to(address.clone()).await?;
-            recognizers.push(Recognizer { child, address, admin, link });
-        }
-        let urls: Vec<_> = recognizers.iter().map(|one| format!("http://{}", one.link.address)).collect();
-        let mut theirs = settings.clone();
-        theirs.push(("HEARSAY__UPLINK__RECOGNIZERS", json!(urls).to_string()));
-        let began = Instant::now();
-        let log = std::env::temp_dir().join(format!("hearsay-pool-{}-{port}.log", std::process::id()));
-        let arguments = ["gateway", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
-        let (child, address) = launch(&arguments, &theirs, &log).await?;
-        let wanted = r#"{"type":"application","appId":"app","appSecret":"secret"}"#;
-        let token: Value = serde_json::from_str(&http(&address, "POST /oauth2/token:generate", wanted).await?)?;
-        let token = token["accessToken"].as_str().context("a token")?.to_owned();
-        let gateway = Server::running(child, format!("http://{address}"), token, began.elapsed(), log);
-        Ok(Self { gateway, recognizers, settings, _redis: redis, folder })
-    }
-
-    /// Starts a recognizer again where it was, once it has ended as it should.
-    async fn restart(&mut self, n: usize) -> Result<()> {
-        let one = &mut self.recognizers[n];
-        let status = timeout(PATIENCE, one.child.wait()).await.context("it does not end")??;
-        ensure!(status.success(), "a drained recognizer ended with {status}");
-        let arguments = ["recognizer", "--listen", &one.address, "--admin", &one.admin];
-        let log = self.folder.path().join(format!("recognizer-{n}-again.log"));
-        (one.child, _) = launch(&arguments, &self.settings, &log).await?;
-        Ok(())
-    }
-
-    /// The recognizer that hears the one stream there is; `not` is known to hear it no longer, whatever it thinks.
-    async fn holder(&self, not: Option<usize>) -> Result<usize> {
-        let began = Instant::now();
-        while began.elapsed() < PATIENCE {
-            for (n, one) in self.recognizers.iter().enumerate() {
-                if Some(n) != not && one.metric("hearsay_recognizer_streams").await.unwrap_or(0.0) > 0.0 {
-                    return Ok(n);
-                }
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-        bail!("no recognizer took the stream; the gateway's log:\n{}", self.gateway.log())
-    }
-}
-
-fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
 /// Ana, and one who listens to her.
 struct Talk {
     speaker: Client,
-    listener: tokio::task::JoinHandle<Result<Client>>,
+    listener: JoinHandle<Result<Client>>,
     rate: u32,
 }
 
@@ -228,9 +34,9 @@ type Word = (String, f64, f64);
 impl Talk {
     async fn begin(cluster: &Cluster, meeting: &str, rate: u32) -> Result<Self> {
         let path = format!("/v1/subscribe/{meeting}?view=all&history=all");
-        let mut listener = Client::connect(&cluster.gateway, &path).await?;
+        let mut listener = Client::connect(&cluster.gateways[0], &path).await?;
         let listener = tokio::spawn(async move { listener.drain().await.map(|()| listener) });
-        let mut speaker = Client::connect(&cluster.gateway, &format!("/v1/realtime/insights/{meeting}")).await?;
+        let mut speaker = Client::connect(&cluster.gateways[0], &format!("/v1/realtime/insights/{meeting}")).await?;
         speaker.begin("Ana", rate, json!({})).await?;
         Ok(Self { speaker, listener, rate })
     }
@@ -274,7 +80,7 @@ async fn recognizers_that_freeze_drain_fall_silent_or_die_lose_no_word() -> Resu
         let at = |share: f64| (share * samples.len() as f64) as usize / message * message;
         &samples[at(from)..if to < 1.0 { at(to) } else { samples.len() }]
     };
-    let mut cluster = Cluster::start().await?;
+    let mut cluster = Cluster::of(2, 1).await?;
     let mut talk = Talk::begin(&cluster, "unbroken", rate).await?;
     talk.say(&samples).await?;
     let unbroken = talk.end().await?;
@@ -304,8 +110,196 @@ async fn recognizers_that_freeze_drain_fall_silent_or_die_lose_no_word() -> Resu
     let next = cluster.holder(Some(silent)).await?;
     cluster.recognizers[silent].link.silence(false);
     talk.say(part(0.6, 0.8)).await?;
-    cluster.recognizers[next].child.kill().await?;
+    cluster.recognizers[next].kill().await?;
     talk.say(part(0.8, 1.0)).await?;
     same(&unbroken, &talk.end().await?);
+    Ok(())
+}
+
+/// A voice as a client sends it.
+struct Voice {
+    name: &'static str,
+    config: Value,
+    /// Each with the length of audio it carries.
+    messages: Vec<(Vec<u8>, Duration)>,
+    /// Said before this message: from here on the audio has another format.
+    modify: Option<(usize, Value)>,
+}
+
+fn pcm(samples: &[i16]) -> Vec<u8> {
+    samples.iter().flat_map(|sample| sample.to_le_bytes()).collect()
+}
+
+/// The same speech in every form that clients send.
+fn voices(samples: &[i16], rate: u32) -> Result<Vec<Voice>> {
+    ensure!(rate == 48_000, "the recording has another rate");
+    let config = |encoding: &str, rate: u32| json!({"encoding": encoding, "sampleRateHertz": rate});
+    // Bytes in pieces that a message of this length has on the average.
+    let cut = |bytes: &[u8]| {
+        let messages = samples.len().div_ceil(rate as usize / 10);
+        let size = bytes.len().div_ceil(messages);
+        bytes.chunks(size).map(|chunk| (chunk.to_vec(), MESSAGE)).collect::<Vec<_>>()
+    };
+    let wide: Vec<i32> = samples.iter().map(|sample| i32::from(*sample)).collect();
+    let flac = encode::flac(&wide, 1, 16, rate, 4_096).context("no FLAC")?;
+    let (packets, skip) = encode::opus(samples, &encode::Opus::default()).context("no Opus")?;
+    let ogg = encode::ogg(&packets, skip, 5, 7).context("no Ogg")?;
+    let raw = packets.into_iter().map(|packet| (packet, Duration::from_millis(20))).collect();
+    // The second half comes from a telephone.
+    let half = samples.len() / 2 / 4_800 * 4_800;
+    let telephone: Vec<i16> = samples[half..]
+        .chunks(6)
+        .map(|six| (six.iter().map(|it| i32::from(*it)).sum::<i32>() / six.len() as i32) as i16)
+        .collect();
+    let mut changing = cut_every(&pcm(&samples[..half]), 9_600);
+    let at = changing.len();
+    changing.extend(cut_every(&encode::mulaw(&telephone), 800));
+    Ok(vec![
+        Voice { name: "linear16", config: config("LINEAR16", rate), messages: cut(&pcm(samples)), modify: None },
+        Voice { name: "flac", config: config("FLAC", rate), messages: cut(&flac), modify: None },
+        Voice { name: "ogg", config: config("OPUS", rate), messages: cut(&ogg), modify: None },
+        Voice { name: "opus", config: config("OPUS", rate), messages: raw, modify: None },
+        Voice {
+            name: "modified",
+            config: config("LINEAR16", rate),
+            messages: changing,
+            modify: Some((at, config("MULAW", 8_000))),
+        },
+    ])
+}
+
+fn cut_every(bytes: &[u8], size: usize) -> Vec<(Vec<u8>, Duration)> {
+    bytes.chunks(size).map(|chunk| (chunk.to_vec(), MESSAGE)).collect()
+}
+
+/// Says all of a voice, at its pace or as fast as it is taken, and answers what a listener heard.
+async fn heard(cluster: &Cluster, meeting: &str, voice: &Voice, live: bool) -> Result<(String, Vec<Word>)> {
+    let gateway: &Server = &cluster.gateways[0];
+    let path = format!("/v1/subscribe/{meeting}?view=all&history=all");
+    let mut listener = Client::connect(gateway, &path).await?;
+    let listening = tokio::spawn(async move { listener.drain().await.map(|()| listener) });
+    let mut speaker = Client::connect(gateway, &format!("/v1/realtime/insights/{meeting}")).await?;
+    let more = json!({"config": {"speechRecognition": voice.config}, "hearsay": {"recorded": !live}});
+    speaker.begin("Ana", 0, more).await?;
+    let began = Instant::now();
+    let mut said = Duration::ZERO;
+    for (n, (message, length)) in voice.messages.iter().enumerate() {
+        if let Some((_, config)) = voice.modify.as_ref().filter(|(at, _)| *at == n) {
+            speaker.send_json(json!({"type": "modify_request", "speechRecognition": config})).await?;
+        }
+        said += *length;
+        if live {
+            sleep_until(began + said).await;
+        }
+        speaker.send(Message::binary(message.clone())).await?;
+    }
+    speaker.stop().await?;
+    ensure!(speaker.closed == Some(1000), "{}: closed {:?}: {:?}", voice.name, speaker.closed, speaker.frames.last());
+    let listener = timeout(PATIENCE, listening).await.context("the listener was not let go")???;
+    let positions = listener.positions();
+    ensure!(
+        positions.windows(2).all(|pair| pair[0].0 == pair[1].0 && pair[1].1 == pair[0].1 + 1),
+        "{}: positions have a hole or a double: {positions:?}",
+        voice.name
+    );
+    Ok(told(&listener))
+}
+
+/// The text, and each word with its times from the first on: live streams' clocks begin when their audio does.
+fn told(listener: &Client) -> (String, Vec<Word>) {
+    let finals = listener.finals();
+    let text = finals.iter().map(|said| said.text.as_str()).collect::<Vec<_>>().join(" ");
+    let words: Vec<Word> = finals.into_iter().flat_map(|said| said.words).collect();
+    let begun = words.first().map_or(0.0, |word| word.1);
+    (text, words.into_iter().map(|(word, from, to)| (word, from - begun, to - begun)).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_of_every_encoding_outlive_a_killed_and_a_drained_recognizer() -> Result<()> {
+    let (samples, rate) = wav(&recordings()?.two_cities)?;
+    // Enough for two moves.
+    let voices = voices(&samples[..20 * rate as usize], rate)?;
+    let mut cluster = Cluster::of(3, 1).await?;
+    let mut unbroken = Vec::new();
+    for voice in &voices {
+        let whole = heard(&cluster, &format!("unbroken-{}", voice.name), voice, false).await?;
+        ensure!(whole.1.len() > 20, "{}: too little was said to prove anything: {whole:?}", voice.name);
+        unbroken.push(whole);
+    }
+    // A live stream of each, as the same cluster hears them at once.
+    let moved_before = cluster.gateways[0].metric("hearsay_uplink_audio_replayed_bytes_total").await?;
+    let broken = {
+        let cluster = &cluster;
+        let talks = voices
+            .iter()
+            .map(|voice| async move { heard(cluster, &format!("broken-{}", voice.name), voice, true).await });
+        let worst = async {
+            sleep(Duration::from_secs(5)).await;
+            let killed = busiest(cluster, None).await?;
+            cluster.recognizers[killed].signal("-KILL")?;
+            sleep(Duration::from_secs(5)).await;
+            let drained = busiest(cluster, Some(killed)).await?;
+            cluster.recognizers[drained].signal("-TERM")?;
+            anyhow::Ok((killed, drained))
+        };
+        let (broken, worst) = tokio::join!(futures::future::try_join_all(talks), worst);
+        worst?;
+        broken?
+    };
+    for (voice, (unbroken, broken)) in voices.iter().zip(unbroken.iter().zip(&broken)) {
+        println!("{}: {} words", voice.name, broken.1.len());
+        same(unbroken, broken);
+    }
+    let replayed = cluster.gateways[0].metric("hearsay_uplink_audio_replayed_bytes_total").await? - moved_before;
+    ensure!(replayed > 0.0, "nobody was in the middle of anything");
+    cluster.recognizers.clear();
+    Ok(())
+}
+
+/// The recognizer with the most streams.
+async fn busiest(cluster: &Cluster, not: Option<usize>) -> Result<usize> {
+    let mut most = None;
+    for (n, one) in cluster.recognizers.iter().enumerate().filter(|(n, _)| Some(*n) != not) {
+        let streams = one.metric("hearsay_recognizer_streams").await?;
+        if most.is_none_or(|(_, most)| streams > most) {
+            most = Some((n, streams));
+        }
+    }
+    let (n, streams) = most.context("a recognizer")?;
+    ensure!(streams > 0.0, "nobody is heard");
+    Ok(n)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_forgets_its_last_seconds_is_told_them_again() -> Result<()> {
+    let (samples, rate) = wav(&recordings()?.endgame)?;
+    let at = |seconds: usize| (seconds * rate as usize).min(samples.len());
+    let mut cluster = Cluster::of(1, 1).await?;
+    let voice = Voice {
+        name: "linear16",
+        config: json!({"encoding": "LINEAR16", "sampleRateHertz": rate}),
+        messages: cut_every(&pcm(&samples), rate as usize / 5),
+        modify: None,
+    };
+    let unbroken = heard(&cluster, "unbroken", &voice, false).await?;
+
+    let mut talk = Talk::begin(&cluster, "forgotten", rate).await?;
+    talk.say(&samples[..at(6)]).await?;
+    cluster.save_redis().await?;
+    let known = talk.speaker.finals().len();
+    talk.say(&samples[at(6)..at(16)]).await?;
+    let said = talk.speaker.finals().len();
+    ensure!(said > known, "nothing was put on the log that it could forget");
+    cluster.lose_redis().await?;
+    talk.say(&samples[at(16)..]).await?;
+    // Who joins now is shown what the log has, and nothing that somebody else remembers.
+    let mut late = Client::connect(&cluster.gateways[0], "/v1/subscribe/forgotten?history=all").await?;
+    let reading = tokio::spawn(async move { late.drain().await.map(|()| late) });
+    talk.speaker.stop().await?;
+    let late = timeout(PATIENCE, reading).await.context("the reader was not let go")???;
+    let beside = timeout(PATIENCE, talk.listener).await.context("the listener was not let go")???;
+    println!("{said} finals before, {} after; {} kept", late.finals().len(), known);
+    same(&unbroken, &told(&late));
+    assert_eq!(told(&beside).0, unbroken.0, "who was there heard nothing twice");
     Ok(())
 }

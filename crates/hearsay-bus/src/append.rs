@@ -31,6 +31,10 @@ pub struct Appender {
     id: PublisherId,
     reclaims: Reclaims,
     publisher: Publisher,
+    /// As the log answered the last one.
+    claim: Claim,
+    /// What nobody can append again is given up.
+    goes_on: bool,
     /// The publisher's clock: only differences matter to it.
     began: Instant,
     /// How far the input reaches that was handed over.
@@ -47,7 +51,8 @@ impl Appender {
         after_branch: AfterBranch,
     ) -> Self {
         let publisher = Publisher::new(id.clone(), claim, after_branch, Backlog { batches: WAITING });
-        Self { bus, key, id, reclaims, publisher, began: Instant::now(), through: claim.watermark }
+        let (claim, through) = (claim.clone(), claim.watermark);
+        Self { bus, key, id, reclaims, publisher, claim, goes_on: false, began: Instant::now(), through }
     }
 
     /// Claims the place and appends from it.
@@ -98,20 +103,63 @@ impl Appender {
         self.append(stretch, patience).await
     }
 
+    /// Another has appended this stretch by our claim, and the log was `top` then. It is kept for another history.
+    pub fn accepted(&mut self, stretch: Stretch, top: Seen) {
+        self.through = self.through.max(stretch.through);
+        let now = self.now();
+        self.publisher.accepted(stretch, top, now);
+    }
+
+    /// Takes the place anew, which fences whoever appends by our last claim, and appends again what the log has lost of the
+    /// last minute's; what is older and lost is given up. The claim answered is that of the place after it.
+    ///
+    /// # Errors
+    /// As [`Appender::append`]; another attempt goes on where this one ended.
+    pub async fn claim_again(&mut self, patience: Duration) -> Result<Claim, Error> {
+        if self.publisher.newest().is_some() {
+            // Nobody else may have seen what was lost.
+            patiently(patience, || self.bus.read(&self.key, self.publisher.seen(), 1)).await?;
+        }
+        self.goes_on = true;
+        self.publisher.branched();
+        self.drive(None, patience).await?;
+        let mut claim = self.claim.clone();
+        claim.top = self.publisher.seen();
+        if let Some(newest) = self.publisher.newest().filter(|newest| newest.through > claim.watermark) {
+            claim.watermark = newest.through;
+            claim.restart = newest.restart.clone().or(claim.restart);
+        }
+        Ok(claim)
+    }
+
+    /// Asks the log whether it still has what was appended by our claim. The question goes its own way, whatever is appended
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// What the log says, after `patience` when it says nothing.
+    pub fn has_branched(&self, patience: Duration) -> impl Future<Output = Result<bool, Error>> + Send + 'static {
+        let (bus, key, id) = (Arc::clone(&self.bus), self.key.clone(), self.id.clone());
+        let (seen, generation) = (self.publisher.seen(), self.publisher.generation());
+        async move {
+            // Nobody else may have seen what was lost.
+            patiently(patience, || bus.read(&key, seen, 1)).await?;
+            match patiently(patience, || bus.keep(&key, &id, generation)).await {
+                Err(Error::Refused(Refusal::Reclaim)) => Ok(true),
+                answer => answer.map(|()| false),
+            }
+        }
+    }
+
     /// Asks whether history branched, and appends again what that lost. For publishers that seldom append.
     ///
     /// # Errors
     /// As [`Appender::append`].
     pub async fn check(&mut self, patience: Duration) -> Result<(), Error> {
-        // Nobody else may have seen what was lost.
-        patiently(patience, || self.bus.read(&self.key, self.publisher.seen(), 1)).await?;
-        match patiently(patience, || self.bus.keep(&self.key, &self.id, self.publisher.generation())).await {
-            Err(Error::Refused(Refusal::Reclaim)) => {
-                self.publisher.branched();
-                self.drive(None, patience).await.map(drop)
-            }
-            answer => answer,
+        if self.has_branched(patience).await? {
+            self.publisher.branched();
+            self.drive(None, patience).await?;
         }
+        Ok(())
     }
 
     /// Until the stretch up to `through` is on the log, or there is nothing left to do.
@@ -151,7 +199,19 @@ impl Appender {
                     }
                     let (now, jitter) = (self.now(), rand::random());
                     let before = self.publisher.waiting();
+                    if let Ok(claim) = &answer {
+                        self.claim = claim.clone();
+                    }
                     self.publisher.claimed(answer, now, jitter);
+                    if self.goes_on
+                        && let Some((from, through)) = self.publisher.give_up(self.claim.watermark)
+                    {
+                        metrics::unrecoverable();
+                        tracing::error!(
+                            key = %self.key, publisher = ?self.id, from, through,
+                            "the log has lost what nobody keeps any more: the input goes on behind it"
+                        );
+                    }
                     metrics::reappended(self.publisher.waiting().saturating_sub(before));
                 }
             }

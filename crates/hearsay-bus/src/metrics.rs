@@ -19,6 +19,7 @@ const ROUND: &str = "hearsay_log_round_seconds";
 const VISITED: &str = "hearsay_log_visited_total";
 const RETRIED: &str = "hearsay_log_append_retries_total";
 const REAPPENDED: &str = "hearsay_log_reappended_total";
+const UNRECOVERABLE: &str = "hearsay_log_unrecoverable_total";
 const TOMBSTONES: &str = "hearsay_log_tombstones_total";
 
 /// Explains every name to whoever scrapes.
@@ -39,6 +40,10 @@ pub fn describe() {
     describe_counter!(VISITED, "Conversations visited because a deadline had passed.");
     describe_counter!(RETRIED, "Appends repeated because the log did not answer.");
     describe_counter!(REAPPENDED, "Batches appended again because a failover had lost them.");
+    describe_counter!(
+        UNRECOVERABLE,
+        "Stretches that a failover had lost and nobody kept any more: their events are gone."
+    );
     describe_counter!(TOMBSTONES, "Entries read that this version cannot understand.");
 }
 
@@ -92,6 +97,10 @@ pub(crate) fn round(visited: usize, took: Duration) {
 
 pub(crate) fn retried() {
     counter!(RETRIED).increment(1);
+}
+
+pub(crate) fn unrecoverable() {
+    counter!(UNRECOVERABLE).increment(1);
 }
 
 pub(crate) fn reappended(batches: usize) {

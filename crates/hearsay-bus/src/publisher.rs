@@ -123,6 +123,14 @@ impl Publisher {
         self.seen
     }
 
+    /// After a claim: what the log has lost and is not kept here any more is given up, because it takes the rest only behind
+    /// that. Answers the part of the input whose events are gone.
+    pub fn give_up(&mut self, watermark: u64) -> Option<(u64, u64)> {
+        let from = self.waits_from().filter(|from| *from > watermark)?;
+        self.waiting.push_front(Stretch { from: watermark, through: from, events: Vec::new(), restart: None });
+        Some((watermark, from))
+    }
+
     /// Where the oldest stretch begins that the log has not accepted: above the watermark after a claim, something was lost
     /// that is not kept any more.
     pub fn waits_from(&self) -> Option<u64> {
@@ -181,10 +189,7 @@ impl Publisher {
                 self.retries = 0;
                 self.seen = published.top;
                 let stretch = self.waiting.pop_front()?;
-                while self.kept.len() >= KEPT || self.kept.front().is_some_and(|(at, _)| now.since(*at) > KEEP) {
-                    self.kept.pop_front();
-                }
-                self.kept.push_back((now, stretch.clone()));
+                self.keep(stretch.clone(), now);
                 return Some((stretch, published));
             }
             Err(Error::Unavailable(_)) => self.wait(now, jitter),
@@ -192,6 +197,35 @@ impl Publisher {
             Err(Error::Refused(refusal)) => self.over = Some(refusal),
         }
         None
+    }
+
+    /// Another put this stretch on the log by the claim that is held here: it is kept as if it had been published here.
+    pub fn accepted(&mut self, stretch: Stretch, top: Seen, now: Timestamp) {
+        self.seen = top;
+        // What a stretch is missing behind could not be appended again.
+        if self.newest().is_some_and(|newest| newest.through != stretch.from) {
+            self.kept.clear();
+        }
+        self.keep(stretch, now);
+    }
+
+    /// The newest stretch that the log has accepted.
+    pub fn newest(&self) -> Option<&Stretch> {
+        self.kept.back().map(|(_, stretch)| stretch)
+    }
+
+    fn keep(&mut self, mut stretch: Stretch, now: Timestamp) {
+        // Headers are the same for a whole stream, and the largest part of a stretch.
+        if let Some(restart) = &mut stretch.restart
+            && let Some(before) = self.newest().and_then(|newest| newest.restart.as_ref())
+            && before.headers == restart.headers
+        {
+            restart.headers = before.headers.clone();
+        }
+        while self.kept.len() >= KEPT || self.kept.front().is_some_and(|(at, _)| now.since(*at) > KEEP) {
+            self.kept.pop_front();
+        }
+        self.kept.push_back((now, stretch));
     }
 
     /// The answer to [`Step::Claim`].

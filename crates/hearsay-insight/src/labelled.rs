@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, fmt};
 
+use jiff::civil::{Date, DateTime};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::acts::{Neighbour, Utterance};
@@ -102,6 +103,61 @@ pub fn written(text: &str) -> Result<Vec<Written>, BadLine> {
     json_lines(text, |it: Line| match it.task {
         0 | 1 => Ok(Written { document: it.doc, text: it.text, task: it.task == 1 }),
         other => Err(format!("task is {other}, where 0 or 1 is read")),
+    })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AskedKind {
+    Action,
+    FollowUp,
+    Question,
+    None,
+}
+
+/// A sentence with who is to do what it asks, and by when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// When it was said.
+    pub now: DateTime,
+    pub participants: Vec<String>,
+    pub speaker: String,
+    pub text: String,
+    pub kind: AskedKind,
+    /// Participants; `*` is everybody.
+    pub assignees: Vec<String>,
+    /// Days that are right; none when it is not due.
+    pub due_any: Vec<Date>,
+}
+
+/// Reads sentences with `ref`, `participants`, `speaker`, `text`, `kind`, `assignees` and `due_any`: a JSON object a line.
+///
+/// # Errors
+/// The first line that is not so.
+pub fn asked(text: &str) -> Result<Vec<Asked>, BadLine> {
+    #[derive(Deserialize)]
+    struct Line {
+        #[serde(rename = "ref")]
+        now: String,
+        participants: Vec<String>,
+        speaker: String,
+        text: String,
+        kind: AskedKind,
+        assignees: Vec<String>,
+        due_any: Vec<String>,
+    }
+    json_lines(text, |it: Line| {
+        let now = it.now.parse().map_err(|error| format!("ref is {:?}: {error}", it.now))?;
+        let day = |day: &String| day.parse().map_err(|error| format!("due_any has {day:?}: {error}"));
+        Ok(Asked {
+            now,
+            due_any: it.due_any.iter().map(day).collect::<Result<_, _>>()?,
+            participants: it.participants,
+            speaker: it.speaker,
+            text: it.text,
+            kind: it.kind,
+            assignees: it.assignees,
+        })
     })
 }
 

@@ -20,6 +20,8 @@ pub struct Config {
     pub tls: Option<GrpcTls>,
     /// Streams heard at once; more are refused.
     pub streams: NonZeroUsize,
+    /// Streams that gateways are asked to keep to, and what load is measured by. 0: as many as are measured at start.
+    pub rated: usize,
     /// Threads that run the speech model. 0: one for each core.
     pub engine_threads: usize,
     /// Threads that run decoders, resamplers and voice activity: one for some 60 streams.
@@ -47,6 +49,7 @@ impl Default for Config {
             connections: const { NonZeroUsize::new(1_024).expect("not zero") },
             tls: None,
             streams: NonZeroUsize::MIN.saturating_add(63),
+            rated: 0,
             engine_threads: 0,
             listening_threads: NonZeroUsize::MIN,
             final_target: HumanDuration::from_millis(400),

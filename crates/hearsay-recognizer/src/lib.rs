@@ -5,6 +5,7 @@
 //! ([`queue`]). A recognizer holds nothing that cannot be rebuilt from the log and unacknowledged audio.
 
 pub mod analyst;
+mod benchmark;
 mod capacity;
 mod config;
 mod engine;
@@ -25,12 +26,14 @@ use hearsay_runtime::Tasks;
 use hearsay_speech::{engine::Engine, vad::VadModel};
 use tonic::service::Routes;
 
+pub use benchmark::{Benchmark, BenchmarkError};
 pub use config::{Config, LadderConfig, SegmentConfig};
 pub use grpc::{BindError, GrpcServer, GrpcTls};
 
 use crate::{
     analyst::Analysts,
-    capacity::Capacity,
+    benchmark::Clip,
+    capacity::{Capacity, Probe},
     ladder::Load,
     lanes::{Listening, Mailbox},
     queue::Queue,
@@ -50,10 +53,33 @@ pub struct Recognizer {
 pub enum StartError {
     #[error("{0}")]
     Config(String),
+    #[error(transparent)]
+    Benchmark(#[from] BenchmarkError),
+    #[error("the measurement broke off")]
+    Measuring,
     #[error("a thread could not be started: {0}")]
     Thread(#[from] std::io::Error),
     #[error("the service's description does not decode: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// The recording to prove with that speech is heard, and how many streams can be heard well.
+async fn rate(config: &Config, engine: &Arc<dyn Engine>, vad: &Arc<dyn VadModel>) -> Result<(Clip, usize), StartError> {
+    let (config, engine, vad) = (config.clone(), Arc::clone(engine), Arc::clone(vad));
+    let measuring = tokio::task::spawn_blocking(move || {
+        let clip = Clip::load(&config, &*vad)?;
+        if config.rated > 0 {
+            return Ok((clip, config.rated.min(config.streams.get())));
+        }
+        let measured = Benchmark::measure(&config, &*engine, &*vad)?;
+        metrics::measured(&measured);
+        tracing::info!(
+            streams = measured.streams, last = ?measured.last, partial = ?measured.partial,
+            listening = ?measured.listening, "measured what can be heard here"
+        );
+        Ok((clip, measured.streams))
+    });
+    measuring.await.map_err(|_| StartError::Measuring)?
 }
 
 impl Recognizer {
@@ -70,8 +96,9 @@ impl Recognizer {
     ) -> Result<Self, StartError> {
         config.validate().map_err(StartError::Config)?;
         metrics::describe();
-        metrics::rated(config.streams.get());
         metrics::ladder(0);
+        let (clip, rated) = rate(&config, &engine, &vad).await?;
+        metrics::rated(rated);
         let threads = config.engine_threads();
         let queue = Arc::new(Queue::new(threads, config.partials_waiting));
         let load = Arc::new(Load::new(&config.ladder));
@@ -117,8 +144,9 @@ impl Recognizer {
         let slots = Slots::new(config.streams.get());
         let capacity = Capacity {
             slots: Arc::clone(&slots),
-            rated: config.streams.get(),
+            rated,
             load: Arc::clone(&load),
+            probe: Probe::new(clip, Arc::clone(&queue)),
             tasks: tasks.clone(),
         };
         let analysts = Analysts::new(Arc::clone(&bus), tasks);

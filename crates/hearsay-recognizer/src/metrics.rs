@@ -7,6 +7,8 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 
 const STREAMS: &str = "hearsay_recognizer_streams";
 const RATED: &str = "hearsay_recognizer_streams_rated";
+const MEASURED: &str = "hearsay_recognizer_measured_seconds";
+const PROBES: &str = "hearsay_recognizer_probes_total";
 const CONNECTIONS: &str = "hearsay_recognizer_connections";
 const NOT_CONNECTED: &str = "hearsay_recognizer_connections_refused_total";
 const REFUSED: &str = "hearsay_recognizer_refused_total";
@@ -38,7 +40,13 @@ pub(crate) type DecodeKind = &'static str;
 
 pub(crate) fn describe() {
     describe_gauge!(STREAMS, "Streams this recognizer hears.");
-    describe_gauge!(RATED, "Streams it takes at most.");
+    describe_gauge!(RATED, "Streams it can hear well, as measured at start or configured.");
+    describe_gauge!(
+        MEASURED,
+        "Seconds of a core, as measured at start, by what: final (a second of speech), partial (one), listening (a second \
+         of audio)."
+    );
+    describe_counter!(PROBES, "Recordings decoded to prove that speech is heard, by outcome: heard, failed, late.");
     describe_gauge!(CONNECTIONS, "Gateways' connections that are open.");
     describe_counter!(NOT_CONNECTED, "Connections that were not taken, by why: full, tls.");
     describe_counter!(REFUSED, "Streams refused, by why: full, overloaded, draining, unsupported, malformed.");
@@ -75,6 +83,16 @@ pub(crate) fn stream_opened() -> GaugeGuard {
 
 pub(crate) fn rated(streams: usize) {
     gauge!(RATED).set(streams as f64);
+}
+
+pub(crate) fn measured(benchmark: &crate::Benchmark) {
+    gauge!(MEASURED, "what" => "final").set(benchmark.last.as_secs_f64());
+    gauge!(MEASURED, "what" => "partial").set(benchmark.partial.as_secs_f64());
+    gauge!(MEASURED, "what" => "listening").set(benchmark.listening.as_secs_f64());
+}
+
+pub(crate) fn probed(outcome: &'static str) {
+    counter!(PROBES, "outcome" => outcome).increment(1);
 }
 
 pub(crate) fn connection_opened() -> GaugeGuard {

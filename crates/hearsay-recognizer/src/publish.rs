@@ -75,8 +75,9 @@ fn status(refusal: &Refusal) -> Status {
         Refusal::Fenced { .. } => Status::aborted(message),
         Refusal::Ended => Status::failed_precondition(message),
         Refusal::Gone => Status::not_found(message),
-        // The uplink claims again, learns how far the log still covers the stream, and replays the rest.
-        Refusal::Reclaim | Refusal::Held { .. } => Status::unavailable(message),
+        // The uplink claims again, appends again what the log lost of what we acknowledged, and replays the rest.
+        Refusal::Reclaim => Status::data_loss(message),
+        Refusal::Held { .. } => Status::unavailable(message),
         Refusal::Full { .. } => Status::out_of_range(message),
         Refusal::Overlap { .. } | Refusal::Hole { .. } | Refusal::Invalid(_) => {
             metrics::publish_refused();

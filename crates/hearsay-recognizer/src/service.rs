@@ -253,8 +253,15 @@ async fn outcome<T>(pending_one: &mut Pending<T>) -> T {
     }
 }
 
+/// A commit, what it puts on the log, and when the last of it was spoken.
+struct Outgoing {
+    commit: Commit,
+    events: Vec<Event>,
+    spoken: Option<std::time::Instant>,
+}
+
 /// The commit under way.
-type Publishing = Pending<(Commit, Option<std::time::Instant>, (Box<Appender>, Result<Published, Status>))>;
+type Publishing = Pending<(Outgoing, (Box<Appender>, Result<Published, Status>))>;
 
 impl Stay {
     async fn run(mut self, requests: Streaming<v1::RecognizeRequest>) {
@@ -267,7 +274,7 @@ impl Stay {
                 tonic::Code::Aborted => "fenced",
                 tonic::Code::FailedPrecondition | tonic::Code::NotFound | tonic::Code::OutOfRange => "refused",
                 tonic::Code::Unimplemented | tonic::Code::InvalidArgument => "unsupported",
-                tonic::Code::Unavailable => "moved",
+                tonic::Code::Unavailable | tonic::Code::DataLoss => "moved",
                 _ => "failed",
             },
         };
@@ -337,9 +344,9 @@ impl Stay {
                 },
                 () = self.lane.give(&mut input), if input.is_some() => {}
                 () = self.lane.said(), if self.todo.len() < TODO => {}
-                (commit, spoken, (appender, published)) = outcome(&mut publishing) => {
+                (outgoing, (appender, published)) = outcome(&mut publishing) => {
                     self.appender = Some(appender);
-                    self.published(commit, spoken, published?).await?;
+                    self.published(outgoing, published?).await?;
                 }
                 announced = outcome(&mut announcing) => announced?,
                 _ = health.tick() => self.tell_health(true).await?,
@@ -404,14 +411,15 @@ impl Stay {
         let appender = self.appender.take()?;
         // Its final makes a partial worthless.
         self.partial.take_if(|partial| partial.from <= commit.from);
+        let events: Vec<Event> = self.final_of(&commit).into_iter().collect();
         let stretch = Stretch {
             from: commit.from.0,
             through: commit.through.0,
-            events: self.final_of(&commit).into_iter().collect(),
+            events: events.clone(),
             restart: Some(commit.restart.clone()),
         };
         let append = publish::append(appender, stretch, self.log_patience);
-        Some(async move { (commit, spoken, append.await) }.boxed())
+        Some(async move { (Outgoing { commit, events, spoken }, append.await) }.boxed())
     }
 
     fn final_of(&self, commit: &Commit) -> Option<Event> {
@@ -438,12 +446,8 @@ impl Stay {
     }
 
     /// The log accepted a commit: its audio is acknowledged.
-    async fn published(
-        &mut self,
-        commit: Commit,
-        spoken: Option<std::time::Instant>,
-        published: Published,
-    ) -> Result<(), Status> {
+    async fn published(&mut self, outgoing: Outgoing, published: Published) -> Result<(), Status> {
+        let Outgoing { commit, events, spoken } = outgoing;
         self.covered = commit.through;
         self.seen = published.top;
         if commit.utterance.is_some() {
@@ -454,6 +458,8 @@ impl Stay {
         self.respond(Response::Ack(Ack {
             through_chunk: commit.through_chunk,
             through: commit.through,
+            events,
+            from: Some(commit.from),
             restart: commit.restart,
             top: published.top,
             finals: self.finals,

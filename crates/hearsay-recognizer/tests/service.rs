@@ -33,6 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A recognizer, its log and one conversation.
 struct World {
     bus: Arc<dyn Bus>,
+    memory: MemoryBus,
     key: ConversationKey,
     channel: Channel,
     tasks: Tasks,
@@ -43,8 +44,11 @@ impl World {
         Self::start_with(config, engine, Arc::new(Energy::default())).await
     }
 
-    async fn start_with(config: Config, engine: ScriptedEngine, vad: Arc<dyn VadModel>) -> Self {
-        let bus: Arc<dyn Bus> = Arc::new(MemoryBus::new(Limits::default(), Arc::new(SystemClock::default())));
+    async fn start_with(mut config: Config, engine: ScriptedEngine, vad: Arc<dyn VadModel>) -> Self {
+        // Some engines here are slow on purpose.
+        config.rated = config.streams.get();
+        let memory = MemoryBus::new(Limits::default(), Arc::new(SystemClock::default()));
+        let bus: Arc<dyn Bus> = Arc::new(memory.clone());
         let meeting = MeetingKey { account: AccountId::dev(), meeting: MeetingId::new("standup").unwrap() };
         let proposal =
             Proposal { conversation: ConversationId::from_random(7), epoch: Epoch(1), title: "Standup".to_owned() };
@@ -60,7 +64,7 @@ impl World {
         });
         drop(tasks.spawn_background("grpc", async { serve.await.unwrap() }));
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
-        Self { bus, key, channel, tasks }
+        Self { bus, memory, key, channel, tasks }
     }
 
     async fn claim(&self, stream: u128) -> Claim {
@@ -314,6 +318,31 @@ async fn a_superseded_stay_is_told_and_says_nothing_more() {
     }
     assert_eq!(call.refused().await.code(), Code::Aborted);
     assert!(world.finals(1).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_put_on_the_log_is_told_and_that_it_was_lost_too() {
+    let world = World::start(Config::default(), ScriptedEngine::default()).await;
+    let mut call = world.call(world.open(1).await).await.unwrap();
+    let replica = world.memory.replica(&world.key).unwrap();
+    let chunks = chunked(&talk(3), 640);
+    call.chunks(&chunks, 0).await;
+    call.marker(chunks.len(), MarkerKind::Finalize("all".to_owned())).await;
+    assert!(matches!(call.next().await, Ok(Some(Response::Finalized { .. }))));
+    let finals: Vec<Event> = world.finals(1).await.into_iter().map(|(_, said)| Event::Final(said)).collect();
+    let told: Vec<Event> = call.acks.iter().flat_map(|ack| ack.events.clone()).collect();
+    assert_eq!(told, finals);
+    assert!(call.acks.windows(2).all(|pair| pair[1].from == Some(pair[0].through)), "without a hole");
+    // History branches: the call ends with a status of its own, so that nobody takes the recognizer for unwell.
+    world.memory.fail_over(replica);
+    for (index, data) in chunked(&talk(5), 640).into_iter().enumerate() {
+        let number = ChunkNumber((chunks.len() + index) as u64);
+        // It may end before all is sent.
+        if call.requests.send(Request::Chunk { number, data }.into()).await.is_err() {
+            break;
+        }
+    }
+    assert_eq!(call.refused().await.code(), Code::DataLoss);
 }
 
 /// Panics when it hears the loudest sample there is.

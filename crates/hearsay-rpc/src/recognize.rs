@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hearsay_protocol::{
-    AccountId, ChunkNumber, ConversationId, ConversationKey, Epoch, Generation, MeetingId, MeetingKey, Offset,
+    AccountId, ChunkNumber, ConversationId, ConversationKey, Epoch, Event, Generation, MeetingId, MeetingKey, Offset,
     Position, Restart, Seen, StreamId, StreamTime, Timestamp, UtteranceId,
     event::{Participant, SpeakerConfig},
 };
@@ -85,7 +85,7 @@ pub enum Response {
 }
 
 /// The log covers the audio up to here.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Ack {
     /// All chunks before this one are covered.
     pub through_chunk: ChunkNumber,
@@ -94,7 +94,13 @@ pub struct Ack {
     pub top: Seen,
     /// Finals that this stay has put on the log.
     pub finals: u64,
+    /// What was put on the log for the audio from here up to `through`. None: an older recognizer does not say.
+    pub from: Option<StreamTime>,
+    pub events: Vec<Event>,
 }
+
+/// Events of one acknowledgement: a recognizer appends one final at a time.
+const MAX_ACKED_EVENTS: usize = 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Health {
@@ -287,6 +293,8 @@ impl From<Response> for v1::RecognizeResponse {
                 restart: Some(it.restart.into()),
                 top: Some(it.top.into()),
                 finals: it.finals,
+                from_us: it.from.map(|from| from.0),
+                events: it.events.iter().map(Into::into).collect(),
             }),
             Response::Finalized { id, position } => {
                 Kind::Finalized(v1::Finalized { id, epoch: position.epoch.0, offset: position.offset.0 })
@@ -324,12 +332,18 @@ impl TryFrom<v1::RecognizeResponse> for Response {
         let position = |epoch, offset| Position { epoch: Epoch(epoch), offset: Offset(offset) };
         Ok(match required("RecognizeResponse.response", response.response)? {
             Kind::Opened(v1::Opened {}) => Self::Opened,
+            Kind::Ack(it) if it.events.len() > MAX_ACKED_EVENTS => {
+                let reason = format!("has {} entries; at most {MAX_ACKED_EVENTS} are accepted", it.events.len());
+                return Err(malformed("Ack.events", reason));
+            }
             Kind::Ack(it) => Self::Ack(Ack {
                 through_chunk: ChunkNumber(it.through_chunk),
                 through: StreamTime(time("Ack.through_us", it.through_us)?),
                 restart: required("Ack.restart", it.restart)?.try_into()?,
                 top: required("Ack.top", it.top)?.into(),
                 finals: it.finals,
+                from: it.from_us.map(|from| time("Ack.from_us", from).map(StreamTime)).transpose()?,
+                events: it.events.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             }),
             Kind::Finalized(it) => Self::Finalized { id: it.id, position: position(it.epoch, it.offset) },
             Kind::Ended(it) => Self::Ended { position: position(it.epoch, it.offset) },

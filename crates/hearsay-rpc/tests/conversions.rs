@@ -297,9 +297,11 @@ fn response() -> impl Strategy<Value = Response> {
     ];
     prop_oneof![
         Just(Response::Opened),
-        (any::<u64>(), time(), restart(), seen(), any::<u64>()).prop_map(|(chunk, through, restart, top, finals)| {
-            Response::Ack(Ack { through_chunk: ChunkNumber(chunk), through, restart, top, finals })
-        }),
+        (any::<u64>(), time(), restart(), seen(), any::<u64>(), option::of(time()), vec(event(), 0..3)).prop_map(
+            |(chunk, through, restart, top, finals, from, events)| {
+                Response::Ack(Ack { through_chunk: ChunkNumber(chunk), through, restart, top, finals, from, events })
+            }
+        ),
         (text(), position()).prop_map(|(id, position)| Response::Finalized { id, position }),
         position().prop_map(|position| Response::Ended { position }),
         (time(), time(), fraction(), any::<u32>(), 0.0..99.0_f32).prop_map(

@@ -13,7 +13,11 @@ use std::{
     time::Duration,
 };
 
-use hearsay_bus::{Bus, Claim, Error, Refusal};
+use hearsay_bus::{
+    Bus, Claim, Error, Refusal,
+    append::{Appender, Reclaims},
+    publisher::{AfterBranch, Stretch},
+};
 use hearsay_protocol::{AudioFormat, ChunkNumber, Meter, PublisherId, Restart, StreamTime, Timestamp};
 use hearsay_rpc::{
     Ack, Marker, MarkerKind, Open, Request, Response,
@@ -50,6 +54,10 @@ const STUCK: Duration = Duration::from_secs(15);
 const STUCK_FILL: f64 = 0.6;
 /// How long the log has to answer a claim.
 const CLAIM: Duration = Duration::from_secs(5);
+/// How often a stream that nothing is published of asks whether the log still has what was, and for how long: what was
+/// published before that is not kept.
+const ASK: Duration = Duration::from_secs(3);
+const ASKS: Duration = Duration::from_secs(60);
 /// How long a stream whose handle was dropped may take to finish, without progress.
 const ABANDONED: Duration = Duration::from_secs(10);
 /// An end may take this many times its patience, however steadily it gets on.
@@ -79,6 +87,11 @@ pub(crate) struct Driver {
     /// Taken when the loop begins.
     place: Option<Place>,
     placing: Placing,
+    /// Appends again what the log loses of what recognizers put there for this stream. Away with an attempt to place it.
+    keeper: Option<Box<Appender>>,
+    /// Asked of the log: whether it still has that.
+    asking: Option<Asking>,
+    asked: Instant,
     ring: Ring,
     share: Share,
     anchor: Anchor,
@@ -137,7 +150,8 @@ struct Call {
     restart: Option<Restart>,
 }
 
-type Connecting = Pin<Box<dyn Future<Output = Result<Call, OpenError>> + Send>>;
+type Connecting = Pin<Box<dyn Future<Output = (Box<Appender>, Result<Call, OpenError>)> + Send>>;
+type Asking = Pin<Box<dyn Future<Output = Result<bool, Error>> + Send>>;
 
 /// Where the stream is.
 enum Place {
@@ -182,6 +196,14 @@ impl Driver {
             anchor = Anchor::going_on(clock);
             behind = origin_at.gone.saturating_sub(Duration::from_micros(clock.micros()));
         }
+        let keeper = Appender::new(
+            Arc::clone(&placing.bus),
+            placing.spec.key.clone(),
+            PublisherId::Stream(placing.spec.stream),
+            &claim,
+            Reclaims::Itself,
+            AfterBranch::Reappend,
+        );
         let call = placing.place(claim).await?;
         metrics::placed(true, begun.elapsed());
         let (commands, commands_rx) = mpsc::channel(COMMANDS);
@@ -199,6 +221,9 @@ impl Driver {
         let driver = Self {
             place: Some(Place::At(Box::new(call))),
             placing,
+            keeper: Some(Box::new(keeper)),
+            asking: None,
+            asked: Instant::now(),
             ring: Ring::going_on(limits, format, first),
             share: budget.share(),
             anchor,
@@ -258,6 +283,8 @@ impl Driver {
             Place::At(mut call) => {
                 let stuck = (self.ring.fill() > STUCK_FILL).then(|| self.progress.max(self.placed) + STUCK);
                 let unsent = self.ring.unsent().is_some() && !call.requests.is_closed();
+                let ask = (self.progress.elapsed() < ASKS && self.asking.is_none())
+                    .then(|| self.progress.max(self.asked) + ASK);
                 let response = tokio::select! {
                     command = self.commands.recv(), if takes => {
                         self.take(command);
@@ -272,6 +299,15 @@ impl Driver {
                     }
                     response = call.responses.message() => Some(response),
                     () = self.events.ready() => None,
+                    () = until(ask) => {
+                        self.ask();
+                        None
+                    }
+                    answer = answer(&mut self.asking) => {
+                        self.asking = None;
+                        // Every other answer is given to what the recognizer publishes, too.
+                        matches!(answer, Ok(true)).then(|| Err(Status::data_loss("history branched in a silence")))
+                    }
                     () = until(stuck) => {
                         tracing::warn!(recognizer = call.worker.address, "recognizer covers nothing: moving its stream");
                         call.worker.failed();
@@ -290,7 +326,10 @@ impl Driver {
             Place::Moving { since, mut attempt, wait } => {
                 tokio::select! {
                     command = self.commands.recv(), if takes => self.take(command),
-                    result = &mut attempt => return self.placed(since, wait, result),
+                    (keeper, result) = &mut attempt => {
+                        self.keeper = Some(keeper);
+                        return self.placed(since, wait, result);
+                    }
                     () = self.events.ready() => {}
                     due = due(&mut self.ending, begins, deadline, muted) => self.due(due)?,
                 }
@@ -299,13 +338,19 @@ impl Driver {
             Place::Waiting { since, until: again, wait } => {
                 tokio::select! {
                     command = self.commands.recv(), if takes => self.take(command),
-                    () = sleep_until(again) => return Ok(self.moving(since, wait)),
+                    () = sleep_until(again) => return self.moving(since, wait),
                     () = self.events.ready() => {}
                     due = due(&mut self.ending, begins, deadline, muted) => self.due(due)?,
                 }
                 Ok(Place::Waiting { since, until: again, wait })
             }
         }
+    }
+
+    /// Asks the log whether it still has what was published last.
+    fn ask(&mut self) {
+        self.asked = Instant::now();
+        self.asking = self.keeper.as_ref().map(|keeper| -> Asking { Box::pin(keeper.has_branched(CLAIM)) });
     }
 
     /// When an end that gets no further is given up.
@@ -435,6 +480,7 @@ impl Driver {
 
     fn acknowledged(&mut self, ack: &Ack) {
         self.finals.store(self.finals_before + ack.finals, Ordering::Relaxed);
+        self.keep(ack);
         let covered = self.ring.covered();
         let settled = self.ring.acknowledge(ack.through_chunk, ack.restart.chunk);
         if self.ring.covered() > covered {
@@ -452,6 +498,21 @@ impl Driver {
         }
         let (chunk, restart) = (self.ring.covered(), ack.restart.chunk);
         self.events.push(UplinkEvent::Acked { chunk, restart, through: ack.through });
+    }
+
+    /// What was put on the log may have to be put there again.
+    fn keep(&mut self, ack: &Ack) {
+        // An older recognizer does not say what it was: it is as lost as the log loses it.
+        let Some(from) = ack.from else { return };
+        let stretch = Stretch {
+            from: from.0,
+            through: ack.through.0,
+            events: ack.events.clone(),
+            restart: Some(ack.restart.clone()),
+        };
+        if let Some(keeper) = &mut self.keeper {
+            keeper.accepted(stretch, ack.top);
+        }
     }
 
     /// The call is over before the stream is.
@@ -476,20 +537,27 @@ impl Driver {
             return Err(broken(format!("{FRUITLESS} recognizers in a row got no further with the stream")));
         }
         if self.fruitless == 1 {
-            return Ok(self.moving(since, RETRY_FIRST));
+            return self.moving(since, RETRY_FIRST);
         }
         let wait = (RETRY_FIRST * (1 << self.fruitless)).min(RETRY_LAST);
         Ok(Place::Waiting { since, until: since + wait, wait })
     }
 
     /// Claims anew, which fences whoever still works on the stream, and asks for the next place.
-    fn moving(&self, since: Instant, wait: Duration) -> Place {
+    fn moving(&mut self, since: Instant, wait: Duration) -> Result<Place, Finished> {
+        self.asking = None;
         let placing = self.placing.clone();
+        let Some(mut keeper) = self.keeper.take() else {
+            return Err(broken("two attempts to place a stream".to_owned()));
+        };
         let attempt: Connecting = Box::pin(async move {
-            let claim = placing.claim().await?;
-            placing.place(claim).await
+            let call = match claimed(keeper.claim_again(CLAIM)).await {
+                Ok(claim) => placing.place(claim).await,
+                Err(error) => Err(error),
+            };
+            (keeper, call)
         });
-        Place::Moving { since, attempt, wait }
+        Ok(Place::Moving { since, attempt, wait })
     }
 
     fn placed(&mut self, since: Instant, wait: Duration, result: Result<Call, OpenError>) -> Result<Place, Finished> {
@@ -518,12 +586,7 @@ impl Driver {
 impl Placing {
     async fn claim(&self) -> Result<Claim, OpenError> {
         let publisher = PublisherId::Stream(self.spec.stream);
-        match timeout(CLAIM, self.bus.claim(&self.spec.key, &publisher)).await {
-            Ok(Ok(claim)) => Ok(claim),
-            Ok(Err(Error::Refused(refusal))) => Err(OpenError::Refused(refusal)),
-            Ok(Err(error @ Error::Unavailable(_))) => Err(OpenError::Unavailable(error.to_string())),
-            Err(_) => Err(OpenError::Unavailable(format!("no claim within {CLAIM:?}"))),
-        }
+        claimed(self.bus.claim(&self.spec.key, &publisher)).await
     }
 
     async fn now(&self) -> Result<Timestamp, OpenError> {
@@ -592,6 +655,22 @@ impl Placing {
     }
 }
 
+async fn claimed(claim: impl Future<Output = Result<Claim, Error>>) -> Result<Claim, OpenError> {
+    match timeout(CLAIM, claim).await {
+        Ok(Ok(claim)) => Ok(claim),
+        Ok(Err(Error::Refused(refusal))) => Err(OpenError::Refused(refusal)),
+        Ok(Err(error @ Error::Unavailable(_))) => Err(OpenError::Unavailable(error.to_string())),
+        Err(_) => Err(OpenError::Unavailable(format!("no claim within {CLAIM:?}"))),
+    }
+}
+
+async fn answer(asking: &mut Option<Asking>) -> Result<bool, Error> {
+    match asking {
+        Some(asking) => asking.await,
+        None => std::future::pending().await,
+    }
+}
+
 /// What time, or the handle, asks for.
 enum Due {
     /// No more audio comes.
@@ -634,7 +713,8 @@ fn verdict(status: &Status) -> Verdict {
             Verdict::Final(UplinkError::Unsupported(status.message().to_owned()))
         }
         Code::OutOfRange => Verdict::Final(UplinkError::Refused(Refusal::Full { what: FULL })),
-        Code::ResourceExhausted => Verdict::Elsewhere { unwell: false },
+        // It is the log that failed.
+        Code::ResourceExhausted | Code::DataLoss => Verdict::Elsewhere { unwell: false },
         _ => Verdict::Elsewhere { unwell: true },
     }
 }

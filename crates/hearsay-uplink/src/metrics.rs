@@ -12,6 +12,7 @@ const ENDED: &str = "hearsay_uplink_streams_ended_total";
 const REANCHORED: &str = "hearsay_uplink_reanchored_total";
 const PLACING: &str = "hearsay_uplink_placing_seconds";
 const WORKERS: &str = "hearsay_uplink_recognizers";
+const PROBES: &str = "hearsay_uplink_probes_total";
 const POOL_STREAMS: &str = "hearsay_uplink_pool_streams";
 const POOL_RATED: &str = "hearsay_uplink_pool_streams_rated";
 
@@ -26,6 +27,7 @@ pub(crate) fn describe() {
     describe_counter!(REANCHORED, "Jumps of a stream's clock after its client had sent nothing.");
     describe_histogram!(PLACING, "Seconds from the loss of a recognizer, or the start, to the next one's acceptance.");
     describe_gauge!(WORKERS, "Recognizers, by state: up, down.");
+    describe_counter!(PROBES, "Recordings sent to recognizers that had failed a stream, by outcome: heard, failed.");
     describe_gauge!(POOL_STREAMS, "Streams that recognizers which are up say they hear, for all gateways.");
     describe_gauge!(POOL_RATED, "Streams that recognizers which are up say they hear at most.");
 }
@@ -62,6 +64,10 @@ pub(crate) fn reanchored() {
 pub(crate) fn workers(up: usize, down: usize) {
     gauge!(WORKERS, "state" => "up").set(up as f64);
     gauge!(WORKERS, "state" => "down").set(down as f64);
+}
+
+pub(crate) fn probed(heard: bool) {
+    counter!(PROBES, "outcome" => if heard { "heard" } else { "failed" }).increment(1);
 }
 
 pub(crate) fn load(streams: u64, rated: u64) {

@@ -2,7 +2,7 @@
 //!
 //! A meeting's streams prefer one recognizer (rendezvous hashing over those that are well): a preference for locality that
 //! nothing depends on. Health is the standard gRPC health service, asked in the background; a recognizer that failed a
-//! stream is not asked for another one until it answered again.
+//! stream is not asked for another one until it has decoded a recording: who answers does not therefore hear.
 //!
 //! Recognizers say how many streams they hear and may hear, and a meeting goes elsewhere when the one it prefers has too many
 //! ([`crate::placement`]).
@@ -24,7 +24,7 @@ use hearsay_protocol::MeetingKey;
 use hearsay_rpc::v1::{self, capacity_client::CapacityClient};
 use hearsay_runtime::Tasks;
 use tokio::time::{Instant, sleep_until, timeout};
-use tonic::{Streaming, transport::Channel};
+use tonic::{Code, Streaming, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use crate::{
@@ -37,6 +37,8 @@ use crate::{
 /// How often each recognizer is asked for its health, and how long it may take to answer.
 const CHECK_EVERY: Duration = Duration::from_millis(500);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long it may take to decode a recording.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Step of a recognizer's ladder from which on it takes no streams.
 const REFUSES: u32 = 3;
 /// The service whose health counts.
@@ -57,6 +59,8 @@ pub(crate) struct Worker {
     of: usize,
     at: SocketAddr,
     well: AtomicBool,
+    /// It failed a stream, and has not proved since that it hears.
+    doubted: AtomicBool,
     /// What it said last, and what was placed there since. None: it says nothing.
     load: Mutex<Option<Load>>,
     /// Nobody asks for its health any more.
@@ -65,12 +69,13 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(address: String, channel: Channel, of: usize, at: SocketAddr) -> Arc<Self> {
-        let (well, gone) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Self { address, channel, of, at, well, load: Mutex::default(), gone })
+        let [well, doubted, gone] = [const { AtomicBool::new(false) }; 3];
+        Arc::new(Self { address, channel, of, at, well, doubted, load: Mutex::default(), gone })
     }
 
-    /// A stream failed here: no other is placed here before a health check succeeded.
+    /// A stream failed here: no other is placed here before it has proved that it hears.
     pub(crate) fn failed(&self) {
+        self.doubted.store(true, Ordering::Relaxed);
         self.well.store(false, Ordering::Relaxed);
     }
 
@@ -179,7 +184,8 @@ async fn check(worker: Arc<Worker>, pool: Pool, drain: hearsay_runtime::Drain) {
     loop {
         let request = HealthCheckRequest { service: SERVICE.to_owned() };
         let answer = timeout(CHECK_TIMEOUT, client.check(request)).await;
-        let well = matches!(&answer, Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::Serving);
+        let serves = matches!(&answer, Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::Serving);
+        let well = serves && proved(&worker).await;
         if worker.well.swap(well, Ordering::Relaxed) != well {
             if well {
                 tracing::info!(recognizer = worker.address, "recognizer is up");
@@ -203,6 +209,29 @@ async fn check(worker: Arc<Worker>, pool: Pool, drain: hearsay_runtime::Drain) {
             }
         }
     }
+}
+
+/// Whether it is not doubted, or proves now that it hears.
+async fn proved(worker: &Worker) -> bool {
+    // Before it is asked: what fails meanwhile is doubted again.
+    if !worker.doubted.swap(false, Ordering::Relaxed) {
+        return true;
+    }
+    let mut client = CapacityClient::new(worker.channel.clone());
+    let heard = match timeout(PROBE_TIMEOUT, client.probe(v1::ProbeRequest {})).await {
+        Ok(Ok(_)) => true,
+        // An older one cannot be asked.
+        Ok(Err(status)) if status.code() == Code::Unimplemented => true,
+        failed => {
+            tracing::info!(recognizer = worker.address, failed = ?failed.map(|it| it.err()), "recognizer does not hear");
+            false
+        }
+    };
+    metrics::probed(heard);
+    if !heard {
+        worker.doubted.store(true, Ordering::Relaxed);
+    }
+    heard && !worker.doubted.load(Ordering::Relaxed)
 }
 
 /// Asks a recognizer to say its load; one that cannot is placed by preference alone.

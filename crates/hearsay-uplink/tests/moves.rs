@@ -2,17 +2,20 @@
 //! what it was sent and acknowledges as told.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use hearsay_bus::{Batch, Bus, MemoryBus, Proposal};
+use hearsay_bus::{Batch, Body, Bus, MemoryBus, Proposal, Read, Replica};
 use hearsay_protocol::{
-    AccountId, AudioFormat, ChunkNumber, ConversationId, ConversationKey, Epoch, MeetingId, MeetingKey, Offset,
-    ParticipantId, Position, PublisherId, Restart, StreamId, StreamTime,
-    event::{Participant, SpeakerConfig},
+    AccountId, AudioFormat, ChunkNumber, ConversationId, ConversationKey, Epoch, Event, MeetingId, MeetingKey, Offset,
+    ParticipantId, Position, PublisherId, Restart, Seen, StreamId, StreamTime, Timestamp, UtteranceId,
+    event::{Final, Participant, SpeakerConfig},
 };
 use hearsay_rpc::{
     Ack, MarkerKind, Open, Request, Response,
@@ -23,7 +26,7 @@ use hearsay_rpc::{
     },
 };
 use hearsay_runtime::Tasks;
-use hearsay_uplink::{Config, OpenError, StreamSpec, UplinkError, UplinkEvent, Uplinks};
+use hearsay_uplink::{Config, Events, OpenError, StreamSpec, Uplink, UplinkError, UplinkEvent, Uplinks};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -69,6 +72,9 @@ struct Scripted {
     script: Arc<Mutex<Script>>,
     calls: Arc<Mutex<Vec<Heard>>>,
     load: watch::Sender<v1::Load>,
+    /// Whether it hears recordings.
+    hears: Arc<AtomicBool>,
+    probed: Arc<AtomicUsize>,
 }
 
 fn restart(chunk: u64) -> Restart {
@@ -81,15 +87,36 @@ fn restart(chunk: u64) -> Restart {
     }
 }
 
+/// What was said from here on.
+fn said(stream: StreamId, from: StreamTime) -> Event {
+    Event::Final(Arc::new(Final {
+        stream,
+        utterance: UtteranceId::after_cut(stream, from),
+        participant: person(),
+        origin: Timestamp::ZERO,
+        start: from,
+        end: from,
+        text: format!("from {from}"),
+        language: "en-US".to_owned(),
+        confidence: 1.0,
+        words: Vec::new(),
+    }))
+}
+
+fn person() -> Arc<Participant> {
+    Arc::new(Participant { id: ParticipantId(Uuid::from_u128(1)), user_id: None, name: None, email: None })
+}
+
 impl Scripted {
     /// Puts everything before `chunk` on the log, as a recognizer would, and says so.
     async fn cover(&self, open: &Open, chunk: u64, out: &mpsc::Sender<Result<v1::RecognizeResponse, Status>>) {
+        let events = vec![said(open.stream, open.watermark)];
         let batch = Batch {
             publisher: PublisherId::Stream(open.stream),
             generation: open.generation,
             from: open.watermark.micros(),
             through: chunk * 100_000,
-            events: Vec::new(),
+            events: events.clone(),
             restart: Some(restart(chunk - 2)),
             seen: open.seen,
         };
@@ -101,6 +128,8 @@ impl Scripted {
             restart: restart(chunk - 2),
             top: published.top,
             finals: 1,
+            from: Some(open.watermark),
+            events,
         };
         let _ = out.send(Ok(Response::Ack(ack).into())).await;
     }
@@ -186,6 +215,14 @@ impl Recognizer for Scripted {
 impl Capacity for Scripted {
     type WatchStream = BoxStream<'static, Result<v1::Load, Status>>;
 
+    async fn probe(&self, _: tonic::Request<v1::ProbeRequest>) -> Result<tonic::Response<v1::ProbeResponse>, Status> {
+        self.probed.fetch_add(1, Ordering::Relaxed);
+        if self.hears.load(Ordering::Relaxed) {
+            return Ok(tonic::Response::new(v1::ProbeResponse {}));
+        }
+        Err(Status::internal("the engine hears no speech"))
+    }
+
     async fn watch(&self, _: tonic::Request<v1::WatchRequest>) -> Result<tonic::Response<Self::WatchStream>, Status> {
         let mut load = self.load.subscribe();
         load.mark_changed();
@@ -221,6 +258,8 @@ async fn stage(scripts: &[Script]) -> Stage {
             script: Arc::new(Mutex::new(*script)),
             calls: Arc::default(),
             load: watch::Sender::new(v1::Load { rated: 10, ..v1::Load::default() }),
+            hears: Arc::new(AtomicBool::new(true)),
+            probed: Arc::default(),
         };
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_serving::<RecognizerServer<Scripted>>().await;
@@ -239,12 +278,10 @@ async fn stage(scripts: &[Script]) -> Stage {
         }
     };
     timeout(PATIENCE, ready).await.expect("a recognizer is well");
-    let participant =
-        Arc::new(Participant { id: ParticipantId(Uuid::from_u128(1)), user_id: None, name: None, email: None });
     let spec = StreamSpec {
         key,
         stream: StreamId(Uuid::from_u128(2)),
-        participant,
+        participant: person(),
         config: SpeakerConfig::default(),
         recorded: true,
         resumed: false,
@@ -284,6 +321,105 @@ async fn a_stream_whose_recognizer_dies_is_replayed_from_the_restart_point() {
     assert!(heard.iter().any(|event| matches!(event, UplinkEvent::Acked { chunk: ChunkNumber(10), .. })));
     let finalized = heard.iter().filter(|event| matches!(event, UplinkEvent::Finalized { .. })).count();
     assert_eq!(finalized, 1, "{heard:?}");
+}
+
+#[tokio::test]
+async fn a_recognizer_that_failed_is_not_asked_before_it_has_heard_a_recording() {
+    let stage = stage(&[Script::Serve, Script::Serve]).await;
+    let calls = |n: usize| stage.recognizers[n].calls.lock().expect("no panic").len();
+    let open = async || {
+        let stream = StreamId(Uuid::new_v4());
+        let (uplink, _events) = stage.uplinks.open(StreamSpec { stream, ..stage.spec.clone() }).await.expect("placed");
+        uplink.chunk(chunk()).await.expect("taken");
+        assert!(uplink.finish(PATIENCE).await.complete);
+    };
+    open().await;
+    let (preferred, other) = if calls(0) > 0 { (0, 1) } else { (1, 0) };
+    let deaf = &stage.recognizers[preferred];
+    assert_eq!(deaf.probed.load(Ordering::Relaxed), 0, "nobody doubts it");
+    deaf.hears.store(false, Ordering::Relaxed);
+    *deaf.script.lock().expect("no panic") = Script::Die { covered: 0, at: 0 };
+    open().await;
+    // It answers that it is well all the time.
+    let doubted = async {
+        while deaf.probed.load(Ordering::Relaxed) < 3 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, doubted).await.expect("it is asked again and again");
+    let (before, there) = (calls(preferred), calls(other));
+    open().await;
+    assert_eq!((calls(preferred), calls(other)), (before, there + 1));
+    deaf.hears.store(true, Ordering::Relaxed);
+    let trusted = async {
+        while calls(preferred) == before {
+            open().await;
+        }
+    };
+    timeout(PATIENCE, trusted).await.expect("it is trusted again");
+}
+
+/// A stream of ten chunks that stand on the log, and a replica of the log of before.
+async fn covered(stage: &Stage) -> (Uplink, Events, Replica) {
+    let (uplink, mut events) = stage.uplinks.open(stage.spec.clone()).await.expect("placed");
+    let replica = stage.bus.replica(&stage.spec.key).expect("it is open");
+    for _ in 0..10 {
+        uplink.chunk(chunk()).await.expect("alive");
+    }
+    let acked = async {
+        while !matches!(events.next().await.expect("alive"), UplinkEvent::Acked { chunk: ChunkNumber(10), .. }) {}
+    };
+    timeout(PATIENCE, acked).await.expect("acknowledged");
+    (uplink, events, replica)
+}
+
+/// What the log says was said.
+async fn on_the_log(stage: &Stage) -> Vec<String> {
+    let Read::Page(page) = stage.bus.read(&stage.spec.key, Seen::NOTHING, 100).await.expect("read") else {
+        panic!("a gap")
+    };
+    let texts = page.entries.into_iter().filter_map(|entry| match entry.body {
+        Body::Event(Event::Final(said)) => Some(said.text.clone()),
+        _ => None,
+    });
+    texts.collect()
+}
+
+#[tokio::test]
+async fn what_the_log_loses_of_what_was_acknowledged_is_appended_again_once() {
+    let stage = stage(&[Script::Die { covered: 10, at: 15 }]).await;
+    let (uplink, _events, replica) = covered(&stage).await;
+    let said = on_the_log(&stage).await;
+    assert_eq!(said.len(), 1);
+    stage.bus.fail_over(replica);
+    assert_eq!(on_the_log(&stage).await, Vec::<String>::new());
+    // The recognizer dies with the log's history, and its audio was forgotten long ago.
+    for _ in 10..20 {
+        uplink.chunk(chunk()).await.expect("alive");
+    }
+    let finished = uplink.finish(PATIENCE).await;
+    assert!(finished.complete, "{finished:?}");
+    assert_eq!(on_the_log(&stage).await, said);
+    let calls = stage.recognizers[0].calls.lock().expect("no panic").clone();
+    let second = calls[1].open.clone().expect("opened");
+    assert_eq!((second.watermark, second.restart), (StreamTime(1_000_000), Some(restart(8))));
+    assert_eq!(calls[1].chunks, (8..20).collect::<Vec<_>>(), "only what was not on the log is heard again");
+}
+
+#[tokio::test]
+async fn what_the_log_loses_while_nobody_speaks_is_appended_again() {
+    let stage = stage(&[Script::Die { covered: 10, at: 1_000 }]).await;
+    let (uplink, _events, replica) = covered(&stage).await;
+    let said = on_the_log(&stage).await;
+    stage.bus.fail_over(replica);
+    let again = async {
+        while on_the_log(&stage).await != said {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, again).await.expect("nothing but the uplink could know");
+    assert!(uplink.finish(PATIENCE).await.complete);
+    assert_eq!(on_the_log(&stage).await, said);
 }
 
 #[tokio::test]

@@ -44,9 +44,61 @@ pub(crate) enum Command {
     /// The speech models this machine has.
     #[command(subcommand)]
     Models(Models),
+    /// How well what is understood of talk agrees with labelled data.
+    #[command(subcommand)]
+    Eval(Eval),
     /// The configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Eval {
+    /// Judges labelled data and prints precision, recall and what else applies to the task.
+    Insights(EvalInsights),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvalInsights {
+    /// Labelled data: utterances of meetings (tab-separated, with `question`, `commit` and `directive`) for questions and
+    /// actions, sentences of documents (a JSON object a line, with `doc`, `text` and `task`) for actions, sentences with
+    /// `assignees` and `due_any` for due.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    #[arg(long, value_enum)]
+    pub(crate) task: EvalTask,
+    /// Judge the text as it is, or without punctuation and case.
+    #[arg(long, value_enum, default_value_t = EvalText::AsIs)]
+    pub(crate) text: EvalText,
+    /// Utterances of meetings, tab-separated: the share that is taken for what is looked for.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) negatives: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EvalTask {
+    Questions,
+    Actions,
+    Due,
+}
+
+impl EvalTask {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Questions => "questions",
+            Self::Actions => "actions",
+            Self::Due => "due",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EvalText {
+    AsIs,
+    Bare,
 }
 
 /// Where configuration comes from.
@@ -104,6 +156,9 @@ pub(crate) struct Gateway {
 #[cfg(feature = "recognizer")]
 #[derive(Debug, Args)]
 pub(crate) struct Recognizer {
+    /// Measure what this machine can hear, print it and exit: engine time for finals and partials, and how many streams.
+    #[arg(long)]
+    pub(crate) benchmark: bool,
     /// Address for gateways [default: 127.0.0.1:50051]; port 0 takes a free one.
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,

@@ -79,8 +79,12 @@ async fn serve(config: Config, process: Process, auth: Auth, models: Models) -> 
 }
 
 /// Starts everything in this process. Returns where it listens; readiness tells when clients can connect.
-async fn everything(config: Config, auth: Auth, models: Models, process: &Process) -> anyhow::Result<SocketAddr> {
+async fn everything(mut config: Config, auth: Auth, models: Models, process: &Process) -> anyhow::Result<SocketAddr> {
     let tasks = &process.tasks;
+    // There is no other recognizer to share streams with, so nothing is measured.
+    if config.recognizer.rated == 0 {
+        config.recognizer.rated = config.recognizer.streams.get();
+    }
     // The port first: everything after it takes longer to fail.
     let edge = Edge::bind(config, tasks)?;
     let address = edge.gateway.local_addr();

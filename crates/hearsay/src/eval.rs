@@ -50,7 +50,10 @@ pub(crate) fn insights(arguments: &EvalInsights) -> anyhow::Result<ExitCode> {
     match arguments.task {
         EvalTask::Questions => {
             let spoken = labelled::spoken(&text).map_err(named)?;
-            verdicts = judged(&spoken, arguments.text, |it| it.question).zip(&spoken).map(|it| (it.0, it.1.question)).collect();
+            verdicts = judged(&spoken, arguments.text, |it| it.question)
+                .zip(&spoken)
+                .map(|it| (it.0, it.1.question))
+                .collect();
         }
         EvalTask::Actions if is_table(&text) => {
             let spoken = labelled::spoken(&text).map_err(named)?;
@@ -105,11 +108,7 @@ fn as_asked(text: &str, how: EvalText) -> String {
 }
 
 /// Whether each is judged to be so, once the utterance after it is known.
-fn judged(
-    spoken: &[labelled::Spoken],
-    how: EvalText,
-    of: impl Fn(&acts::Acts) -> f32,
-) -> impl Iterator<Item = bool> {
+fn judged(spoken: &[labelled::Spoken], how: EvalText, of: impl Fn(&acts::Acts) -> f32) -> impl Iterator<Item = bool> {
     let texts: Vec<String> = spoken.iter().map(|it| as_asked(&it.text, how)).collect();
     let said: Vec<bool> = labelled::in_meeting(spoken, &texts, true).map(|it| of(&acts::judge(&it)) >= 0.5).collect();
     said.into_iter()
@@ -183,8 +182,7 @@ fn interval(verdicts: &[Verdict]) -> (f64, f64) {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         verdicts[(state >> 33) as usize % verdicts.len()]
     };
-    let mut found: Vec<f64> =
-        (0..SAMPLES).map(|_| score((0..verdicts.len()).map(|_| drawn())).f1).collect();
+    let mut found: Vec<f64> = (0..SAMPLES).map(|_| score((0..verdicts.len()).map(|_| drawn())).f1).collect();
     found.sort_by(f64::total_cmp);
     (found[SAMPLES / 40], found[SAMPLES - 1 - SAMPLES / 40])
 }

@@ -9,6 +9,7 @@ mod compose;
 mod config;
 #[cfg(feature = "recognizer")]
 mod dev;
+mod eval;
 mod gateway;
 mod load;
 mod log;
@@ -24,7 +25,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Cli, Command, ConfigCommand, Load, Models};
+use cli::{Cli, Command, ConfigCommand, Eval, Load, Models};
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
@@ -48,6 +49,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Models(Models::List { sources }) => models::list(&config::load(&sources, config::Flags::default())?),
         Command::Load(Load::Listen(arguments)) => load::listen(arguments),
         Command::Load(Load::Events(arguments)) => load::events(arguments),
+        Command::Eval(Eval::Insights(arguments)) => eval::insights(&arguments),
         Command::Transcribe(arguments) => transcribe::run(arguments),
         Command::Config(ConfigCommand::Check { sources }) => {
             let config = config::load(&sources, config::Flags::default())?;

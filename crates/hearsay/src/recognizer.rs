@@ -1,10 +1,10 @@
 //! `hearsay recognizer`: one recognizer of a cluster.
 
-use std::{net::SocketAddr, process::ExitCode, sync::Arc};
+use std::{io::Write as _, net::SocketAddr, process::ExitCode, sync::Arc};
 
 use hearsay_bus::Bus;
 use hearsay_models::{Models, Terminal};
-use hearsay_recognizer::{GrpcServer, Recognizer};
+use hearsay_recognizer::{Benchmark, GrpcServer, Recognizer};
 use hearsay_runtime::{Tasks, logs};
 use hearsay_speech::{
     engine::{
@@ -28,6 +28,13 @@ pub(crate) fn run(arguments: cli::Recognizer) -> anyhow::Result<ExitCode> {
         .with("--redis", "bus", "url", arguments.redis);
     let config = config::load(&arguments.sources, flags)?;
     logs::install(&config.log).map_err(anyhow::Error::msg)?;
+    if arguments.benchmark {
+        let models = models::store(&config)?.fetch(&mut Terminal::default())?;
+        let (engine, voice) = load(&models)?;
+        let measured = Benchmark::measure(&config.recognizer, &*engine, &*voice)?;
+        writeln!(std::io::stdout(), "{measured}")?;
+        return Ok(ExitCode::SUCCESS);
+    }
     log::shared(&config.bus, "recognizer")?;
     try_port(config.recognizer.listen)?;
     let models = models::store(&config)?.fetch(&mut Terminal::default())?;

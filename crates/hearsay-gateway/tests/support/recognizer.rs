@@ -183,6 +183,8 @@ impl Lane {
             restart,
             top,
             finals: self.finals,
+            from: None,
+            events: Vec::new(),
         }))
         .await;
         published.position
