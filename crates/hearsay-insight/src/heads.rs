@@ -96,7 +96,7 @@ pub fn write(heads: &[Trained]) -> Vec<u8> {
 
 impl<const N: usize> Heads<N> {
     /// # Errors
-    /// When the bytes are not exactly `N` heads as [`write`] makes them.
+    /// When the bytes are not exactly `N` heads as [`write()`] makes them.
     pub fn read(bytes: &[u8]) -> Result<Self, Malformed> {
         let expected = HEADER + N * HEAD + BUCKETS * N;
         if bytes.len() != expected {
