@@ -6,8 +6,7 @@
 //! and nothing before told that a number comes. Digits inside a text are hidden from six on, or from three on after
 //! words such as "card", "account" or "code"; shorter ones are taken for what people count.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use jiff::civil::{DateTime, datetime};
 
@@ -110,19 +109,14 @@ enum Carry {
 #[derive(Debug, Clone)]
 pub struct Redactor {
     config: Redaction,
-    names: Names,
+    names: Arc<Names>,
     carry: Carry,
 }
 
 impl Redactor {
     #[must_use]
-    pub fn new(config: Redaction, names: Names) -> Self {
-        Self { config, names, carry: Carry::default() }
-    }
-
-    /// Who is in the conversation now.
-    pub fn set_names(&mut self, names: Names) {
-        self.names = names;
+    pub fn new(config: Redaction, names: impl Into<Arc<Names>>) -> Self {
+        Self { config, names: names.into(), carry: Carry::default() }
     }
 
     /// Goes on where another left off, given the stream's latest finals as they were published, oldest first. What

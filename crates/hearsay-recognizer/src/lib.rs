@@ -15,6 +15,7 @@ mod lanes;
 mod metrics;
 mod publish;
 mod queue;
+mod room;
 mod service;
 mod slots;
 
@@ -37,6 +38,7 @@ use crate::{
     ladder::Load,
     lanes::{Listening, Mailbox},
     queue::Queue,
+    room::Rooms,
     service::Service,
     slots::Slots,
 };
@@ -150,7 +152,9 @@ impl Recognizer {
             tasks: tasks.clone(),
         };
         let analysts = Analysts::new(Arc::clone(&bus), tasks);
-        let service = Service { analysts, slots, config, engine, vad, bus, mailboxes, load, tasks: tasks.clone() };
+        let rooms = Rooms::new(Arc::clone(&bus), tasks);
+        let service =
+            Service { analysts, rooms, slots, config, engine, vad, bus, mailboxes, load, tasks: tasks.clone() };
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

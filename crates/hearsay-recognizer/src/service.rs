@@ -28,7 +28,7 @@ use hearsay_speech::{
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
@@ -40,6 +40,7 @@ use crate::{
     lanes::{self, Failure, Input, LaneHandle, Mailbox, Output, Said},
     metrics,
     publish::{self, Publisher},
+    room::{self, Room, Rooms},
     slots::Slots,
 };
 
@@ -61,6 +62,7 @@ pub(crate) struct Service {
     pub(crate) vad: Arc<dyn VadModel>,
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) analysts: Analysts,
+    pub(crate) rooms: Rooms,
     pub(crate) slots: Arc<Slots>,
     pub(crate) mailboxes: Vec<Arc<Mailbox>>,
     pub(crate) load: Arc<Load>,
@@ -118,6 +120,7 @@ impl Service {
             let message = format!("all {} places for streams are taken", self.config.streams);
             return Err(refuse("full", Status::resource_exhausted(message)));
         };
+        let room = self.rooms.enter(&open.key, open.stream, open.seen, &open.config);
         let start = Start {
             config: Arc::new(open.config),
             watermark: open.watermark,
@@ -169,6 +172,7 @@ impl Service {
             covered: open.watermark,
             seen: open.seen,
             last: None,
+            room,
             lane,
             responses,
             todo: VecDeque::new(),
@@ -213,6 +217,8 @@ struct Stay {
     seen: Seen,
     /// Where the stream's last event of this stay stands.
     last: Option<Position>,
+    /// Says what may be published.
+    room: Room,
     lane: LaneHandle,
     responses: Responses,
     todo: VecDeque<Said>,
@@ -298,11 +304,16 @@ impl Stay {
         health.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let drain = self.tasks.drain();
         let mut handover: Option<Instant> = None;
+        // Nothing is said before it is known what has to be hidden.
+        let mut known = self.room.is_known();
+        let patience = sleep(self.log_patience);
+        tokio::pin!(patience);
         loop {
             if self.todo.len() < TODO {
                 self.collect()?;
             }
-            while publishing.is_none()
+            while known
+                && publishing.is_none()
                 && let Some(said) = self.todo.pop_front()
             {
                 match said {
@@ -321,7 +332,7 @@ impl Stay {
                     Said::Broken(fault) => return Err(Status::invalid_argument(fault.to_string())),
                 }
             }
-            if announcing.is_none() {
+            if known && announcing.is_none() {
                 announcing = self.announce();
             }
             if let Some(deadline) = handover {
@@ -349,6 +360,12 @@ impl Stay {
                     self.published(outgoing, published?).await?;
                 }
                 announced = outcome(&mut announcing) => announced?,
+                () = self.room.known(), if !known => known = true,
+                () = &mut patience, if !known => {
+                    metrics::log_out_of_reach();
+                    let message = format!("the conversation's log could not be read for {:?}", self.log_patience);
+                    return Err(Status::unavailable(message));
+                }
                 _ = health.tick() => self.tell_health(true).await?,
                 () = self.responses.closed() => return Ok(Ended::Gone),
                 () = drain.cancelled(), if handover.is_none() => handover = Some(Instant::now() + self.handover),
@@ -357,7 +374,7 @@ impl Stay {
         }
     }
 
-    fn input(&self, request: v1::RecognizeRequest) -> Result<Input, Status> {
+    fn input(&mut self, request: v1::RecognizeRequest) -> Result<Input, Status> {
         let request = Request::try_from(request).map_err(|error| Status::invalid_argument(error.to_string()))?;
         Ok(match request {
             Request::Open(_) => return Err(Status::invalid_argument("`open` came twice")),
@@ -367,6 +384,7 @@ impl Stay {
                     MarkerKind::Finalize(id) => lane::Marker::Finalize(id),
                     MarkerKind::Config(config) => {
                         understood(self.engine.capabilities(), &config).map_err(Status::unimplemented)?;
+                        self.room.configure(&config);
                         lane::Marker::Config(Arc::new(*config))
                     }
                     MarkerKind::Reanchor(at) => lane::Marker::Reanchor(at),
@@ -431,6 +449,10 @@ impl Stay {
                 "the engine failed on an utterance twice: it is on the log as inaudible"
             );
         }
+        let (text, words) = match self.room.last(&said.text) {
+            None => (said.text.clone(), said.words.clone()),
+            Some(hidden) => (hidden.text.clone(), room::words(&hidden, &said.words)),
+        };
         Some(Event::Final(Arc::new(Final {
             stream: self.stream,
             utterance: UtteranceId::after_cut(self.stream, commit.from),
@@ -438,10 +460,10 @@ impl Stay {
             origin: self.origin,
             start: said.start,
             end: said.end,
-            text: said.text.clone(),
+            text,
             language: said.language.clone(),
             confidence: said.confidence,
-            words: said.words.clone(),
+            words,
         })))
     }
 
@@ -450,6 +472,11 @@ impl Stay {
         let Outgoing { commit, events, spoken } = outgoing;
         self.covered = commit.through;
         self.seen = published.top;
+        for event in &events {
+            if let Event::Final(spoken) = event {
+                self.room.said(&spoken.text);
+            }
+        }
         if commit.utterance.is_some() {
             self.last = Some(published.position);
             self.finals += 1;
@@ -512,6 +539,11 @@ impl Stay {
         }
         if let Some(partial) = self.partial.take() {
             metrics::partial("announced");
+            // What stands may turn out to be the beginning of something personal.
+            let (text, stable) = match self.room.partial(&partial.text) {
+                Some(hidden) => (hidden.text, 0),
+                None => (partial.text, partial.stable),
+            };
             ephemerals.push(Ephemeral::Partial(Arc::new(Partial {
                 stream: self.stream,
                 utterance: UtteranceId::after_cut(self.stream, partial.from),
@@ -520,8 +552,8 @@ impl Stay {
                 origin: self.origin,
                 start: partial.start,
                 end: partial.end,
-                text: partial.text,
-                stable: partial.stable,
+                text,
+                stable,
                 confidence: partial.confidence.clamp(0.0, 1.0),
             })));
         }

@@ -5,11 +5,11 @@
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use hearsay_bus::{Body, Bus, Claim, Delivery, Limits, MemoryBus, Proposal, Read, SystemClock};
+use hearsay_bus::{Batch, Body, Bus, Claim, Delivery, Limits, MemoryBus, Proposal, Read, SystemClock};
 use hearsay_protocol::{
-    AccountId, AudioFormat, ChunkNumber, ConversationId, ConversationKey, Encoding, Epoch, Event, MeetingId,
+    AccountId, AudioFormat, ChunkNumber, ConversationId, ConversationKey, Encoding, Epoch, Event, GatewayId, MeetingId,
     MeetingKey, ParticipantId, Position, PublisherId, Restart, Seen, StreamId, StreamTime,
-    event::{Ephemeral, Final, Participant, SpeakerConfig},
+    event::{Ephemeral, Final, Participant, Redaction, SpeakerConfig, StreamStarted},
 };
 use hearsay_recognizer::{Config, Recognizer};
 use hearsay_rpc::{
@@ -302,6 +302,88 @@ async fn partials_are_announced_and_followed_by_their_final() {
     assert!(partials.is_sorted_by_key(|partial| partial.revision));
     assert!(partials.iter().all(|partial| partial.utterance == done.utterance && !partial.text.is_empty()));
     assert_eq!(speaking.first(), Some(&true));
+}
+
+/// Somebody else of the conversation asks for it, and a word that is said is their name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_personal_is_hidden_before_anybody_hears_of_it() {
+    let world = World::start(Config::default(), ScriptedEngine::default()).await;
+    let chunks = chunked(&sound(&[(200, 0.0), (1_800, 0.3), (500, 0.0)], 3), 640);
+    world.stream(1, &chunks).await;
+    let plain = Arc::clone(&world.finals(1).await[0].1);
+    let bare = |word: &str| word.trim_matches(|it: char| !it.is_alphanumeric()).to_lowercase();
+    let name = bare(plain.text.split(' ').nth(1).unwrap());
+
+    let claim = world.bus.claim(&world.key, &PublisherId::Rest(Uuid::from_u128(5))).await.unwrap();
+    let redaction = Some(Redaction { identify: false, redact: true, replacement: "[not told]".to_owned() });
+    let started = StreamStarted {
+        stream: StreamId(Uuid::from_u128(9)),
+        participant: Arc::new(Participant { name: Some(name.clone()), ..Participant::clone(&participant(9)) }),
+        gateway: GatewayId(Uuid::from_u128(9)),
+        config: SpeakerConfig { redaction, ..SpeakerConfig::default() },
+        origin: claim.origin,
+        recorded: false,
+        no_connection_timeout: Duration::ZERO,
+    };
+    let batch = Batch {
+        publisher: PublisherId::Rest(Uuid::from_u128(5)),
+        generation: claim.generation,
+        from: 0,
+        through: 1,
+        events: vec![Event::StreamStarted(Arc::new(started))],
+        restart: None,
+        seen: claim.top,
+    };
+    world.bus.publish(&world.key, batch).await.unwrap();
+
+    let mut heard = world.bus.subscribe(&world.key).await.unwrap();
+    let mut call = world.call(world.open(2).await).await.unwrap();
+    for (index, chunk) in chunks.iter().enumerate() {
+        call.chunks(std::slice::from_ref(chunk), index).await;
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+    call.marker(chunks.len(), MarkerKind::End).await;
+    call.over().await.unwrap();
+    let mut partials = 0;
+    let done = loop {
+        match timeout(PATIENCE, heard.next()).await.unwrap().unwrap() {
+            Delivery::Ephemeral { ephemerals, .. } => {
+                for ephemeral in ephemerals.iter() {
+                    if let Ephemeral::Partial(partial) = ephemeral {
+                        partials += 1;
+                        assert!(partial.text.split(' ').all(|word| bare(word) != name), "{partial:?}");
+                        assert_eq!(partial.stable, 0);
+                    }
+                }
+            }
+            Delivery::Appended { entries, .. } => {
+                if let Some(Body::Event(Event::Final(said))) = entries.first().map(|entry| &entry.body) {
+                    break Arc::clone(said);
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(partials > 0);
+    let words = |said: &Final| said.text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let (before, after) = (words(&plain), words(&done));
+    assert_eq!(before.len(), after.len());
+    for (index, (before, after)) in before.iter().zip(&after).enumerate() {
+        let hidden = bare(before) == name;
+        assert_eq!(
+            *after,
+            if hidden { before.to_lowercase().replace(&name, "[not\u{a0}told]") } else { before.clone() }
+        );
+        assert_eq!(done.words[index].text, *after);
+        assert_eq!(
+            (done.words[index].start, done.words[index].end),
+            (plain.words[index].start, plain.words[index].end)
+        );
+    }
+    assert!(call.acks.iter().all(|ack| ack.events.iter().all(|event| match event {
+        Event::Final(kept) => kept.text == done.text,
+        _ => true,
+    })));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
