@@ -43,3 +43,10 @@ test("item 40: a session's subscriber gets transcript_response and what was said
     assert.ok("name" in from);
   }
 });
+
+test("item 42: each getter of a conversation answers with its type, also where there is nothing", () => {
+  assert.deepEqual(seen.unread, []);
+  assert.ok(errors(BECKETT, seen.said.join(" ")) <= 2, seen.said);
+  assert.equal(seen.talked.length, 1);
+  assert.ok(seen.talked[0] > 3, `${seen.talked}`);
+});

@@ -76,10 +76,30 @@ closed = time.monotonic() - stopped
 until("the last words", lambda: any('"message_response"' in frame for frame in subscribed))
 listener.connection.close()
 listening.join(PATIENCE)
+
+# The one it comes with was made before its address was set.
+api = type(symbl.Conversations)()
+getters = {
+    "conversation": api.get_conversation,
+    "messages": api.get_messages,
+    "topics": api.get_topics,
+    "questions": api.get_questions,
+    "action_items": api.get_action_items,
+    "follow_ups": api.get_follow_ups,
+    "entities": api.get_entities,
+    "trackers": api.get_trackers,
+    "analytics": api.get_analytics,
+    "members": api.get_members,
+}
+# An answer that it cannot read becomes a dict with a message.
+got = {name: getter(conversation, credentials=CREDENTIALS) for name, getter in getters.items()}
 # Its reader's thread is no daemon: the program ends only because the server closed.
 print(json.dumps({
     "conversation": conversation,
     "closed": closed,
+    "unread": [name for name, answer in got.items() if isinstance(answer, dict)],
+    "said": [message.text for message in got["messages"].messages],
+    "talked": [member.talk_time.seconds for member in got["analytics"].members],
     "frames": frames,
     "subscribed": [json.loads(frame) for frame in subscribed],
 }))

@@ -4,6 +4,7 @@
 //! The fold takes entries in the order of the log, knows how far it has got, and ignores what it has seen; so a replay, or
 //! an entry that was appended again after history branched, changes nothing.
 
+mod analytics;
 mod record;
 
 use std::{
@@ -17,7 +18,10 @@ use hearsay_protocol::{
     event::{EndReason, Event, Final, Insight, Participant},
 };
 
-pub use record::{Record, RecordError, RecordedInsight, RecordedMember, RecordedMessage, RecordedWord};
+pub use analytics::{Analytics, Spoken, Talk};
+pub use record::{
+    Record, RecordError, RecordedEvidence, RecordedInsight, RecordedMember, RecordedMessage, RecordedWord,
+};
 
 /// A conversation up to some offset.
 #[derive(Debug, Clone, Default, PartialEq)]

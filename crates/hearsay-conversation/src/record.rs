@@ -181,8 +181,18 @@ pub struct RecordedInsight {
     pub from: Option<Uuid>,
     pub assignee: Option<Uuid>,
     pub due: Option<String>,
-    pub messages: Vec<Uuid>,
+    /// Of a tracker or an entity: its name, its kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What the words mean: an entity's value, a tracker's phrase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    pub evidence: Vec<RecordedEvidence>,
 }
+
+/// A sentence's id, and the characters of it: first and after the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordedEvidence(pub Uuid, pub u32, pub u32);
 
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
@@ -263,23 +273,28 @@ impl From<&Participant> for RecordedMember {
 
 impl From<&hearsay_protocol::event::Insight> for RecordedInsight {
     fn from(insight: &hearsay_protocol::event::Insight) -> Self {
-        let (kind, assignee, due) = match &insight.body {
-            InsightBody::Question => ("question", None, None),
-            InsightBody::ActionItem { assignee, due } => ("action_item", assignee.as_ref(), due.clone()),
-            InsightBody::FollowUp { assignee, due } => ("follow_up", assignee.as_ref(), due.clone()),
-            InsightBody::Topic { .. } => ("topic", None, None),
-            InsightBody::Tracker { .. } => ("tracker", None, None),
-            InsightBody::Entity { .. } => ("entity", None, None),
+        let (assignee, due) = match &insight.body {
+            InsightBody::ActionItem { assignee, due } | InsightBody::FollowUp { assignee, due } => {
+                (assignee.as_ref(), due.clone())
+            }
+            _ => (None, None),
+        };
+        let (name, value) = match &insight.body {
+            InsightBody::Tracker { tracker, value } => (Some(tracker.clone()), Some(value.clone())),
+            InsightBody::Entity { kind, value } => (Some(kind.clone()), Some(value.clone())),
+            _ => (None, None),
         };
         Self {
             id: insight.id.0,
-            kind: kind.to_owned(),
+            kind: insight.body.name().to_owned(),
             text: insight.text.clone(),
             confidence: thousandths(insight.confidence),
             from: insight.from.as_ref().map(|who| who.id.0),
             assignee: assignee.map(|who| who.id.0),
             due,
-            messages: insight.evidence.iter().map(|evidence| evidence.message).collect(),
+            name,
+            value,
+            evidence: insight.evidence.iter().map(|it| RecordedEvidence(it.message, it.start, it.end)).collect(),
         }
     }
 }

@@ -336,6 +336,17 @@ async fn conversation<B>(
     let body = match part {
         Part::Whole => records::metadata(id, &record),
         Part::Messages => records::messages(id, &record, query.verbose),
+        Part::Members => records::members(&record),
+        Part::Topics => records::topics(&record),
+        Part::Questions => records::questions(&record),
+        Part::ActionItems => records::action_items(&record),
+        Part::FollowUps => records::follow_ups(&record),
+        Part::Insights => records::insights(&record),
+        // What an utterance intends told as an insight.
+        Part::Intents => json!({ "intents": [] }),
+        Part::Entities => records::entities(&record),
+        Part::Trackers => records::trackers(&record),
+        Part::Analytics => records::analytics(&record),
     };
     Ok(answer::json(StatusCode::OK, &body))
 }

@@ -43,6 +43,37 @@ pub(crate) enum SocketKind {
 pub(crate) enum Part {
     Whole,
     Messages,
+    Members,
+    Topics,
+    Questions,
+    ActionItems,
+    FollowUps,
+    Insights,
+    Intents,
+    Entities,
+    Trackers,
+    Analytics,
+}
+
+impl Part {
+    /// By its name in a path.
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "messages" => Self::Messages,
+            "members" => Self::Members,
+            "topics" => Self::Topics,
+            "questions" => Self::Questions,
+            "action-items" => Self::ActionItems,
+            "follow-ups" => Self::FollowUps,
+            "insights" => Self::Insights,
+            "intents" => Self::Intents,
+            "entities" => Self::Entities,
+            // SDKs ask for the first, documents name the second.
+            "trackers" | "trackers-detected" => Self::Trackers,
+            "analytics" => Self::Analytics,
+            _ => return None,
+        })
+    }
 }
 
 /// Why there is no route.
@@ -102,8 +133,7 @@ impl Route {
         let Some(rest) = path.strip_prefix("/v1/conversations/") else { return Err(NoRoute::Unknown) };
         let (id, part) = match rest.split_once('/') {
             None => (rest, Part::Whole),
-            Some((id, "messages")) => (id, Part::Messages),
-            Some(_) => return Err(NoRoute::Unknown),
+            Some((id, name)) => (id, Part::named(name).ok_or(NoRoute::Unknown)?),
         };
         let id = id.parse().map_err(|_| NoRoute::Conversation)?;
         only(Method::GET, Self::Conversation { id, part })
