@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::{
     Batch, Body, Bus, Claim, Delivery, Entry, Error, GapReason, Lease, Limits, Proposal, Published, Read, Refusal,
-    State, Subscription,
+    State, Subscription, VISITS,
 };
 
 /// A bus to be held to its contract, and what the cases need beside it.
@@ -76,6 +76,7 @@ cases!(
     a_lease_of_a_lost_history_keeps_nobody_out,
     a_position_above_the_top_is_a_gap,
     a_watch_yields_each_conversation,
+    who_took_part_is_remembered,
     an_ended_conversation_takes_only_late_insights,
     an_ended_conversation_becomes_a_record,
     a_deleted_conversation_is_gone,
@@ -750,6 +751,28 @@ async fn a_position_above_the_top_is_a_gap(stage: Stage<'_>) {
         Read::Gap { reason: GapReason::Lost, resume } => assert_eq!(resume.offset, top.offset),
         other => panic!("nothing stands there: {other:?}"),
     }
+}
+
+async fn who_took_part_is_remembered(stage: Stage<'_>) {
+    let visits = async |account: &AccountId, user: &str| stage.bus.visits(account, user).await.expect("reachable");
+    let account = AccountId::dev();
+    assert_eq!(visits(&account, "ana").await, []);
+    let first = stage.open().await;
+    let second = ConversationKey { conversation: ConversationId::from_random(9), ..first.clone() };
+    for key in [&first, &second, &first] {
+        stage.subject.advance(Duration::from_millis(5)).await;
+        stage.bus.visit(key, "ana").await.expect("reachable");
+    }
+    assert_eq!(visits(&account, "ana").await, [first.clone(), second], "each once, latest first");
+    assert_eq!(visits(&account, "ben").await, []);
+    assert_eq!(visits(&AccountId::new("other").expect("valid"), "ana").await, [], "of this account only");
+    for number in 0..VISITS {
+        stage.subject.advance(Duration::from_millis(5)).await;
+        let key = ConversationKey { conversation: ConversationId::from_random(100 + number as u64), ..first.clone() };
+        stage.bus.visit(&key, "ana").await.expect("reachable");
+    }
+    let kept = visits(&account, "ana").await;
+    assert!(kept.len() == VISITS && !kept.contains(&first), "{} are kept", kept.len());
 }
 
 async fn a_watch_yields_each_conversation(stage: Stage<'_>) {

@@ -37,6 +37,17 @@ pub trait Bus: Send + Sync + 'static {
         conversation: ConversationId,
     ) -> BoxFuture<'a, Result<Option<ConversationKey>, Error>>;
 
+    /// This user of the conversation's account takes part in it, from now on. Of each user the latest [`VISITS`] are
+    /// kept, for as long as records are.
+    fn visit<'a>(&'a self, key: &'a ConversationKey, user: &'a str) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// The conversations that this user took part in, latest first. Some may be deleted, or forgotten.
+    fn visits<'a>(
+        &'a self,
+        account: &'a AccountId,
+        user: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<ConversationKey>, Error>>;
+
     /// # Errors
     /// [`Refusal::Gone`] for a conversation that does not exist (any more).
     fn meta<'a>(&'a self, key: &'a ConversationKey) -> BoxFuture<'a, Result<Meta, Error>>;
@@ -104,6 +115,9 @@ pub trait Bus: Send + Sync + 'static {
     /// Deletes what was said. A mark remains: publishers hear [`Refusal::Gone`].
     fn delete<'a>(&'a self, key: &'a ConversationKey) -> BoxFuture<'a, Result<(), Error>>;
 }
+
+/// Conversations of a user that are remembered.
+pub const VISITS: usize = 32;
 
 /// Times and sizes every bus keeps to.
 #[derive(Debug, Clone, PartialEq, Eq)]

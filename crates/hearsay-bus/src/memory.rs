@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     Batch, Body, Bus, Claim, Delivery, Entry, Error, GapReason, Lease, Limits, Meta, Opened, Page, Proposal, Published,
-    Read, Refusal, State, Subscription, Tail, Ticked, Watch,
+    Read, Refusal, State, Subscription, Tail, Ticked, VISITS, Watch,
     clock::{Clock, Random, SystemClock},
     lifecycle::{AnalystProgress, Life, added_id},
     metrics,
@@ -60,6 +60,8 @@ struct Names {
     by_id: HashMap<(AccountId, ConversationId), ConversationKey>,
     open: HashMap<MeetingKey, ConversationKey>,
     watchers: HashMap<MeetingKey, Vec<mpsc::Sender<ConversationKey>>>,
+    /// By user, latest last. As many users as took part in what is held.
+    visits: HashMap<(AccountId, String), VecDeque<ConversationKey>>,
 }
 
 struct Conversation {
@@ -170,7 +172,17 @@ impl Names {
             self.conversations.remove(key);
             self.by_id.remove(&(key.meeting.account.clone(), key.conversation));
         }
+        self.forget_visits();
         tracing::warn!(forgotten = over.len().div_ceil(100), "the log is full: the oldest records are forgotten");
+    }
+
+    /// Of conversations that are not held any more.
+    fn forget_visits(&mut self) {
+        let held = &self.conversations;
+        self.visits.retain(|_, visits| {
+            visits.retain(|key| held.contains_key(key));
+            !visits.is_empty()
+        });
     }
 }
 
@@ -670,6 +682,27 @@ impl Bus for MemoryBus {
         done(Ok(live.cloned()))
     }
 
+    fn visit<'a>(&'a self, key: &'a ConversationKey, user: &'a str) -> BoxFuture<'a, Result<(), Error>> {
+        let mut names = self.inner.names();
+        let visits = names.visits.entry((key.meeting.account.clone(), user.to_owned())).or_default();
+        visits.retain(|known| known != key);
+        if visits.len() >= VISITS {
+            visits.pop_front();
+        }
+        visits.push_back(key.clone());
+        done(Ok(()))
+    }
+
+    fn visits<'a>(
+        &'a self,
+        account: &'a AccountId,
+        user: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<ConversationKey>, Error>> {
+        let names = self.inner.names();
+        let visits = names.visits.get(&(account.clone(), user.to_owned()));
+        done(Ok(visits.map(|visits| visits.iter().rev().cloned().collect()).unwrap_or_default()))
+    }
+
     fn meta<'a>(&'a self, key: &'a ConversationKey) -> BoxFuture<'a, Result<Meta, Error>> {
         done(self.inner.with(key, |_, log, _| match log.history.life.state() {
             State::Deleted => Err(Refusal::Gone.into()),
@@ -845,6 +878,7 @@ impl Bus for MemoryBus {
                 names.conversations.remove(key);
                 metrics::conversations(names.conversations.len());
                 names.by_id.remove(&(key.meeting.account.clone(), key.conversation));
+                names.forget_visits();
             }
             ticked
         }))

@@ -406,7 +406,7 @@ impl Feed {
                 }
                 Class::Partial { stream: partial.stream, utterance: partial.utterance }
             }
-            Ephemeral::Speaking { .. } => Class::Fleeting,
+            Ephemeral::Speaking { .. } | Ephemeral::Analytics(_) | Ephemeral::History(_) => Class::Fleeting,
             Ephemeral::Listeners { .. } => return,
         };
         let follows = self.position();

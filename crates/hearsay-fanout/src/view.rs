@@ -132,6 +132,10 @@ pub struct Opted {
     pub presence: bool,
     /// Resumed or asked for positions: hears how far it is when long nothing was shown, and of a degraded log.
     pub positions: bool,
+    /// Who spoke how long so far.
+    pub analytics: bool,
+    /// What is known of who returns.
+    pub history: bool,
 }
 
 /// Readers who receive the same bytes.
@@ -303,7 +307,13 @@ pub fn render_ephemeral(ephemeral: &Ephemeral, follows: Position, audience: &Aud
             let text = wire::presence(kind, user(Some(participant)), Place::Follows(follows));
             frame::put_text(&text, &mut out);
         }
-        Ephemeral::Speaking { .. } | Ephemeral::Listeners { .. } => (),
+        Ephemeral::Analytics(found) if audience.opted.analytics => {
+            frame::put_text(&wire::analytics(found, follows), &mut out);
+        }
+        Ephemeral::History(known) if audience.opted.history => {
+            frame::put_text(&wire::history(known, follows), &mut out);
+        }
+        Ephemeral::Speaking { .. } | Ephemeral::Listeners { .. } | Ephemeral::Analytics(_) | Ephemeral::History(_) => {}
     }
     (!out.is_empty()).then(|| out.into())
 }
@@ -491,7 +501,7 @@ mod tests {
 
     #[test]
     fn what_each_reader_sees_of_each_event() {
-        let presence = Audience { opted: Opted { presence: true, positions: false }, ..listener() };
+        let presence = Audience { opted: Opted { presence: true, ..Opted::default() }, ..listener() };
         let telephony = Audience { view: View::listener().dialect(Dialect::Telephony), ..listener() };
         let speaker = Audience { view: View::speaker(&SpeakerConfig::default()), listens: false, ..listener() };
         let shown_to = |audience: &Audience| -> Vec<String> {
@@ -521,7 +531,11 @@ mod tests {
         let all = View::speaker(&SpeakerConfig::default()).unfiltered(true);
         for listens in [false, true] {
             for presence in [false, true] {
-                let audience = Audience { view: all, opted: Opted { presence, positions: true }, listens };
+                let audience = Audience {
+                    view: all,
+                    opted: Opted { presence, positions: true, analytics: presence, history: presence },
+                    listens,
+                };
                 for event in every_event() {
                     let kind = event.kind().name();
                     let shown = shown(event, &audience);
@@ -580,7 +594,7 @@ mod tests {
         let stream = StreamId(Uuid::from_u128(5));
         let speaking = Ephemeral::Speaking { participant: ana(), stream, speaking: true };
         assert_eq!(render_ephemeral(&speaking, follows, &listener()), None);
-        let opted = Audience { opted: Opted { presence: true, positions: false }, ..listener() };
+        let opted = Audience { opted: Opted { presence: true, ..Opted::default() }, ..listener() };
         let bytes = render_ephemeral(&speaking, follows, &opted).unwrap();
         assert_eq!(frames(&bytes)[0]["kind"], "speaking");
     }

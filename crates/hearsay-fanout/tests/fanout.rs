@@ -417,7 +417,7 @@ async fn who_does_not_read_is_cut_with_a_resume_point_and_others_are_unharmed() 
 async fn a_branch_is_told_and_what_is_appended_again_is_not_shown_twice() {
     let house = house();
     let key = house.bus.start("branched");
-    let opted = Opted { positions: true, presence: false };
+    let opted = Opted { positions: true, ..Opted::default() };
     let mut all = house.listen("branched", Wants { all: true, opted, ..wants() });
     let mut plain = house.listen("branched", wants());
     all.expect(&["conversation_created"]).await;
@@ -442,7 +442,7 @@ async fn a_branch_is_told_and_what_is_appended_again_is_not_shown_twice() {
 async fn a_log_that_does_not_answer_costs_nobody_the_connection() {
     let house = house();
     let key = house.bus.start("outage");
-    let opted = Opted { positions: true, presence: false };
+    let opted = Opted { positions: true, ..Opted::default() };
     let mut opted = house.listen("outage", Wants { opted, ..wants() });
     let mut plain = house.listen("outage", wants());
     opted.expect(&["conversation_created"]).await;
@@ -463,7 +463,7 @@ async fn a_log_that_does_not_answer_costs_nobody_the_connection() {
 async fn who_opted_in_hears_its_position_and_who_comes_and_goes() {
     let house = house();
     let key = house.bus.start("opted");
-    let opted = Opted { positions: true, presence: true };
+    let opted = Opted { positions: true, presence: true, ..Opted::default() };
     let mut opted = house.listen("opted", Wants { opted, ..wants() });
     let mut plain = house.listen("opted", wants());
     opted.expect(&["conversation_created", "presence listeners"]).await;

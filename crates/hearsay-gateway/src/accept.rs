@@ -37,7 +37,7 @@ use tonic::service::Routes;
 use crate::{
     Config, answer, connection,
     connection::Speaker,
-    echo,
+    echo, history,
     http_api::{self, Purpose, Upgrade},
     listener, metrics,
     records::MAX_READERS,
@@ -418,13 +418,18 @@ async fn become_socket(shared: Arc<Shared>, core: Core, upgrade: Upgrade, permit
     }
     let dialect = if kind == SocketKind::ListenTelephony { Dialect::Telephony } else { Dialect::Standard };
     let view = View::listener().unfiltered(query.view_all).dialect(dialect);
-    let opted = Opted { presence: query.presence, ..Opted::default() };
+    let opted = Opted {
+        presence: query.presence,
+        positions: false,
+        analytics: query.presence,
+        history: query.presence && history::allowed(&claims),
+    };
     let good_for = claims.remaining(wall());
-    let (since, history) = (query.since, query.history);
+    let (since, replayed) = (query.since, query.history);
     let stream = match stream {
         Transport::Plain(stream) => stream,
         stream @ Transport::Tls(_) => {
-            let listen = move |sink| ListenOutbox { meeting, view, opted, since, history, sink };
+            let listen = move |sink| ListenOutbox { meeting, view, opted, since, history: replayed, sink };
             let expires = Instant::now() + good_for;
             return Box::pin(listener::serve(shared, listen, expires, stream, leftover)).await;
         }
@@ -441,7 +446,7 @@ async fn become_socket(shared: Arc<Shared>, core: Core, upgrade: Upgrade, permit
         view,
         opted,
         since,
-        history,
+        history: replayed,
         socket,
         leftover,
         core: core.index(),

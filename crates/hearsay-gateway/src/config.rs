@@ -61,6 +61,9 @@ pub struct Config {
     pub log_patience: HumanDuration,
     /// Over how long a draining gateway spreads its closes. Clients come back at once, all of them.
     pub drain_spread: HumanDuration,
+    /// Whether participants who give a `userId` are remembered, and hosts told of their earlier conversations when they
+    /// return. Hosts are who may read those conversations over REST, too.
+    pub caller_history: bool,
     /// Serves `/echo`, a WebSocket that sends every message back, to anybody and without a token: for conformance suites,
     /// which then test the very code that clients meet. Never on a gateway that others reach.
     pub echo: bool,
@@ -91,6 +94,7 @@ impl Default for Config {
             pass: HumanDuration::from_secs(2),
             log_patience: HumanDuration::from_secs(10),
             drain_spread: HumanDuration::from_secs(8),
+            caller_history: true,
             echo: false,
         }
     }

@@ -27,7 +27,7 @@ use hearsay_bus::{Error, Opened, Proposal, Refusal, append::patiently};
 use hearsay_fanout::{Broken, Class, Join, JoinError, Member, Opted, Outbox, Outgoing, View, frame};
 use hearsay_protocol::{
     CloseCode, ConversationId, ConversationKey, Epoch, Event, MeetingKey, ParticipantId, Position, StreamId,
-    client::{ClientError, ClientMessage, Secret, StartRequest},
+    client::{ClientError, ClientMessage, Extension, Secret, StartRequest},
     event::{ConfigChanged, Participant, SpeakerConfig, StreamEnd, StreamEnded, StreamStarted},
 };
 use hearsay_uplink::{Events, OpenError, StreamSpec, Uplink, UplinkError, UplinkEvent};
@@ -38,7 +38,7 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
-    metrics,
+    history, metrics,
     publisher::StreamPublisher,
     renewals::renewed,
     reply,
@@ -149,6 +149,7 @@ struct Live {
     uplink: Uplink,
     events: Events,
     publisher: StreamPublisher,
+    participant: Arc<Participant>,
     config: SpeakerConfig,
     opted: Opted,
     place: Place,
@@ -454,7 +455,7 @@ impl Connection {
         let mut publisher = StreamPublisher::claim(&self.shared.bus, &key, stream, patience).await?;
         let started = Event::StreamStarted(Arc::new(StreamStarted {
             stream,
-            participant,
+            participant: Arc::clone(&participant),
             gateway: self.shared.gateway,
             config: config.clone(),
             origin: uplink.origin(),
@@ -462,16 +463,24 @@ impl Connection {
             no_connection_timeout: request.no_connection_timeout,
         }));
         let began = publisher.publish(started).await?.position;
-        let opted = Opted { presence: request.extension.presence, positions: request.extension.ack };
+        let Extension { presence, health, ack, .. } = request.extension;
+        let opted = Opted {
+            presence,
+            positions: ack,
+            analytics: presence || health,
+            history: presence && history::allowed(&self.speaker.claims),
+        };
         let conversation = key.conversation;
         let resumed =
             resumed.then(|| Resumed { chunk: uplink.first(), format: uplink.format(), behind: uplink.behind() });
+        let came = participant;
         let live = Live {
             key,
             stream,
             uplink,
             events,
             publisher,
+            participant: Arc::clone(&came),
             config,
             opted,
             place,
@@ -514,6 +523,10 @@ impl Connection {
         let key = live.key.clone();
         match timeout(self.shared.config.log_patience.get(), self.shared.hub.join(join)).await {
             Ok(Ok(member)) => {
+                if first {
+                    let (publisher, generation) = live.publisher.place();
+                    history::tell(&self.shared, &key, &live.participant, publisher, generation);
+                }
                 self.member = Some((key, member));
                 None
             }

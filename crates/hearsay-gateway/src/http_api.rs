@@ -1,20 +1,27 @@
 //! What each HTTP request is answered: handshakes, tokens, operators' questions.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use hearsay_auth::{AuthError, Claims, Grant, Permission, Permissions};
-use hearsay_protocol::{ConversationId, MeetingId, client::Secret};
+use hearsay_conversation::Record;
+use hearsay_protocol::{
+    ConversationId, ConversationKey, MeetingId, ParticipantId,
+    client::Secret,
+    event::{History, Participant},
+    wire,
+};
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use crate::{
     accept::Since,
     answer::{self, Answer, BAD_TOKEN},
-    metrics, origin, records,
+    history, metrics, origin, records,
     request::{MAX_TARGET, NoRoute, Part, Query, Route, SocketKind, offered_subprotocol, token},
     shared::{Shared, hold, wall},
     socket::{Upgrading, handshake},
@@ -322,17 +329,13 @@ async fn conversation<B>(
     let query = Query::of(request.uri()).map_err(|error| refused(StatusCode::BAD_REQUEST, &error))?;
     let claims = verified(shared, request, &query)?;
     claims.allows(Permission::Conversations)?;
-    let unavailable = |error: hearsay_bus::Error| {
-        tracing::warn!(%error, "a conversation could not be read");
-        let answer = answer::error_for_now(StatusCode::SERVICE_UNAVAILABLE, "the log does not answer", 1);
-        Refused::Answer(Box::new(answer))
-    };
     let unknown = || Refused::Answer(Box::new(no_route(&NoRoute::Conversation)));
-    let key = shared.bus.find(&claims.account, id).await.map_err(unavailable)?.ok_or_else(unknown)?;
+    let key = shared.bus.find(&claims.account, id).await.map_err(|error| unavailable(&error))?.ok_or_else(unknown)?;
     claims.require(Permission::Conversations, &key.meeting.meeting)?;
     // Never closed while requests are served.
-    let _turn = shared.readers.acquire().await.map_err(|_| unknown())?;
-    let record = records::load(&*shared.bus, &key).await.map_err(unavailable)?.ok_or_else(unknown)?;
+    let turn = shared.readers.acquire().await.map_err(|_| unknown())?;
+    let record = records::load(&*shared.bus, &key).await.map_err(|error| unavailable(&error))?.ok_or_else(unknown)?;
+    drop(turn);
     let body = match part {
         Part::Whole => records::metadata(id, &record),
         Part::Messages => records::messages(id, &record, query.verbose),
@@ -347,6 +350,40 @@ async fn conversation<B>(
         Part::Entities => records::entities(&record),
         Part::Trackers => records::trackers(&record),
         Part::Analytics => records::analytics(&record),
+        Part::History(member) => return member_history(shared, &claims, &key, &record, member).await,
     };
     Ok(answer::json(StatusCode::OK, &body))
+}
+
+/// `GET …/members/{id}/history`: for who may read any conversation of the account.
+async fn member_history(
+    shared: &Shared,
+    claims: &Claims,
+    key: &ConversationKey,
+    record: &Record,
+    member: Uuid,
+) -> Result<Answer, Refused> {
+    if !history::allowed(claims) {
+        let message = "this token is good for one meeting, and others are asked about";
+        return Err(refused(StatusCode::FORBIDDEN, message));
+    }
+    let known = record.members.iter().find(|it| it.id == member);
+    let known = known.ok_or_else(|| refused(StatusCode::NOT_FOUND, "the conversation has no such member"))?;
+    let participant = Arc::new(Participant {
+        id: ParticipantId(known.id),
+        user_id: known.user_id.clone(),
+        name: known.name.clone(),
+        email: known.email.clone(),
+    });
+    let history = match &known.user_id {
+        Some(user) => history::of(shared, key, &participant, user).await.map_err(|error| unavailable(&error))?,
+        None => History { participant, conversations: Vec::new() },
+    };
+    Ok(answer::json(StatusCode::OK, &wire::earlier_conversations(&history)))
+}
+
+fn unavailable(error: &hearsay_bus::Error) -> Refused {
+    tracing::warn!(%error, "a conversation could not be read");
+    let answer = answer::error_for_now(StatusCode::SERVICE_UNAVAILABLE, "the log does not answer", 1);
+    Refused::Answer(Box::new(answer))
 }

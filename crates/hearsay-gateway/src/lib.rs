@@ -19,6 +19,7 @@ mod connection;
 mod echo;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
+mod history;
 mod http_api;
 mod listener;
 mod metrics;

@@ -23,9 +23,11 @@ const RESUMES: &str = "hearsay_gateway_resumes_total";
 const FLUSH_TIME: &str = "hearsay_gateway_flush_seconds";
 const AUDIO: &str = "hearsay_gateway_audio_bytes_total";
 const CHUNKS_DROPPED: &str = "hearsay_gateway_chunks_dropped_total";
+const HISTORIES: &str = "hearsay_gateway_histories_total";
 const MESSAGES_REFUSED: &str = "hearsay_gateway_messages_refused_total";
 
 pub(crate) fn describe() {
+    describe_counter!(HISTORIES, "Participants of whom earlier conversations were told.");
     describe_gauge!(CONNECTIONS, "Connections that are open: sockets and requests.");
     describe_counter!(CONNECTIONS_REFUSED, "Connections refused because all permits were taken.");
     describe_counter!(HANDSHAKES_FAILED, "TLS handshakes that failed or took too long.");
@@ -91,4 +93,8 @@ pub(crate) fn resumed() {
 
 pub(crate) fn flushed(took: Duration) {
     histogram!(FLUSH_TIME).record(took);
+}
+
+pub(crate) fn history_told() {
+    counter!(HISTORIES).increment(1);
 }

@@ -7,10 +7,11 @@
 use std::{sync::Arc, time::Duration};
 
 use hearsay_bus::{Bus, Error, Published, append::Appender, publisher::AfterBranch};
-use hearsay_protocol::{ConversationKey, Event, GatewayId, PublisherId, StreamId};
+use hearsay_protocol::{ConversationKey, Event, GatewayId, Generation, PublisherId, StreamId};
 
 pub(crate) struct StreamPublisher {
     appender: Appender,
+    stream: StreamId,
     patience: Duration,
 }
 
@@ -25,7 +26,12 @@ impl StreamPublisher {
     ) -> Result<Self, Error> {
         let id = PublisherId::Gateway(GatewayId(stream.0));
         let (appender, _) = Appender::claim(Arc::clone(bus), key.clone(), id, AfterBranch::Reappend, patience).await?;
-        Ok(Self { appender, patience })
+        Ok(Self { appender, stream, patience })
+    }
+
+    /// Who publishes, to announce something.
+    pub(crate) fn place(&self) -> (PublisherId, Generation) {
+        (PublisherId::Gateway(GatewayId(self.stream.0)), self.appender.generation())
     }
 
     /// # Errors

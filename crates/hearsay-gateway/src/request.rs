@@ -4,6 +4,8 @@ use hearsay_fanout::History;
 use hearsay_protocol::{ConversationId, MeetingId, Position, client::Secret};
 use http::{HeaderMap, Method, Uri, header};
 
+use uuid::Uuid;
+
 use crate::assets::Asset;
 
 /// Longest path and query together, in bytes: a meeting's id and a token with room to spare.
@@ -53,6 +55,8 @@ pub(crate) enum Part {
     Entities,
     Trackers,
     Analytics,
+    /// What is known of a member from other conversations.
+    History(Uuid),
 }
 
 impl Part {
@@ -71,7 +75,10 @@ impl Part {
             // SDKs ask for the first, documents name the second.
             "trackers" | "trackers-detected" => Self::Trackers,
             "analytics" => Self::Analytics,
-            _ => return None,
+            _ => {
+                let member = name.strip_prefix("members/")?.strip_suffix("/history")?;
+                return Uuid::try_parse(member).ok().map(Self::History);
+            }
         })
     }
 }

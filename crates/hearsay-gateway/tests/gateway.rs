@@ -935,3 +935,51 @@ async fn a_listener_renews_its_token_for_its_own_meeting_only() {
     assert_eq!(listener.short().await, "__PONG__");
     house.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_are_told_what_is_known_of_who_returns() {
+    const ANA: &str = r#"{"type":"start_request","speaker":{"userId":"ana@example.org","name":"Ana"}}"#;
+    let house = House::open().await;
+    let before = {
+        let mut ana = house.socket("/v1/streaming/first").await;
+        let id = ana.start(ANA).await;
+        ana.audio(100).await;
+        ana.text(STOP).await;
+        ana.rest().await;
+        id
+    };
+    let rights = [Permission::Subscribe, Permission::Conversations];
+    let (host, guest) = (house.token_for(&rights, None), house.token_for(&rights, Some("second")));
+    let listen = async |token: &str| {
+        let url = house.url(&format!("/v1/subscribe/second?presence=true&access_token={token}"));
+        house.handshake(&url, &[]).await.unwrap().0
+    };
+    let (mut host_hears, mut guest_hears) = (listen(&host).await, listen(&guest).await);
+    let mut ana = house.socket("/v1/streaming/second").await;
+    let id = ana.start(ANA).await;
+    let told = host_hears.until("history").await;
+    assert_eq!(told["participant"]["userId"], "ana@example.org");
+    let [earlier] = &told["conversations"].as_array().unwrap()[..] else { panic!("{told}") };
+    assert_eq!((&earlier["id"], &earlier["name"]), (&before.into(), &"first".into()));
+    ana.audio(100).await;
+    ana.text(STOP).await;
+    ana.rest().await;
+    let heard = guest_hears.rest().await;
+    assert!(heard.contains(&"message Heard 100 bytes.".to_owned()), "{heard:?}");
+    assert!(!heard.iter().any(|it| it.starts_with("history")), "{heard:?}");
+
+    let get = async |path: String, token: &str| {
+        let answer = house.http(&format!("GET {path} HTTP/1.1\r\nx-api-key: {token}"), "").await;
+        let body = answer.split("\r\n\r\n").nth(1).unwrap();
+        (answer[9..12].to_owned(), serde_json::from_str::<Value>(body).unwrap())
+    };
+    let (_, members) = get(format!("/v1/conversations/{id}/members"), &host).await;
+    let member = members["members"][0]["id"].as_str().unwrap();
+    let (status, known) = get(format!("/v1/conversations/{id}/members/{member}/history"), &host).await;
+    assert_eq!((status.as_str(), &known["conversations"]), ("200", &told["conversations"]));
+    let (status, _) = get(format!("/v1/conversations/{id}/members/{member}/history"), &guest).await;
+    assert_eq!(status, "403");
+    let nobody = "00000000-0000-4000-8000-000000000000";
+    assert_eq!(get(format!("/v1/conversations/{id}/members/{nobody}/history"), &host).await.0, "404");
+    house.close().await;
+}

@@ -7,7 +7,9 @@ use std::{sync::Arc, time::Duration};
 
 use uuid::Uuid;
 
-use crate::{AudioFormat, EventId, GatewayId, ParticipantId, StreamId, StreamTime, Timestamp, UtteranceId};
+use crate::{
+    AudioFormat, ConversationId, EventId, GatewayId, ParticipantId, StreamId, StreamTime, Timestamp, UtteranceId,
+};
 
 /// A durable event. Cheap to clone where it is large.
 #[derive(Debug, Clone, PartialEq)]
@@ -364,6 +366,59 @@ pub enum Ephemeral {
         gateway: GatewayId,
         count: u32,
     },
+    /// Who spoke how long so far; the latest counts.
+    Analytics(Arc<Analytics>),
+    /// Somebody came who was in earlier conversations.
+    History(Arc<History>),
+}
+
+/// Who spoke how long, up to the last word that was said.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Analytics {
+    pub speakers: Vec<Talked>,
+    /// Milliseconds in which nobody spoke, and in which at least two did.
+    pub silence_ms: u64,
+    pub overlap_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Talked {
+    pub participant: Arc<Participant>,
+    pub talk_ms: u64,
+    /// Of all speech, 0 to 1.
+    pub ratio: f32,
+    /// Words a minute of own speech.
+    pub wpm: f32,
+    /// How often it began while somebody else spoke.
+    pub interruptions: u32,
+}
+
+/// What is known of somebody from earlier conversations, latest first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct History {
+    pub participant: Arc<Participant>,
+    pub conversations: Vec<Earlier>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Earlier {
+    pub conversation: ConversationId,
+    pub title: String,
+    pub started: Timestamp,
+    pub topics: Vec<String>,
+    /// Sentences that stand for the whole.
+    pub summary: Vec<String>,
+    /// Action items and follow-ups.
+    pub open: Vec<OpenTask>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct OpenTask {
+    pub text: String,
+    /// By name.
+    pub assignee: Option<String>,
+    /// RFC 3339.
+    pub due: Option<String>,
 }
 
 /// An utterance so far. A later revision replaces it; its final ends it.

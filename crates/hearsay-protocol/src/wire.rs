@@ -7,12 +7,13 @@
 use std::{borrow::Cow, fmt::Display};
 
 use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
     ChunkNumber, ConversationId, Position, StreamId, StreamTime, Timestamp,
     client::ErrorCode,
-    event::{Evidence, Participant},
+    event::{Analytics, Earlier, Evidence, History, OpenTask, Participant, Talked},
 };
 
 /// What every client-facing `type:"message"` frame is: something in an object `message`.
@@ -890,6 +891,81 @@ pub fn presence(kind: &str, user: User<'_>, place: Place) -> String {
     json(&Frame { r#type: "presence", kind, user, position, follows })
 }
 
+/// Who spoke how long so far; the latest counts.
+pub fn analytics(found: &Analytics, follows: Position) -> String {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Speaker<'a> {
+        user: User<'a>,
+        talk_ms: u64,
+        ratio: f32,
+        wpm: f32,
+        interruptions: u32,
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Frame<'a> {
+        r#type: &'static str,
+        speakers: Vec<Speaker<'a>>,
+        silence_ms: u64,
+        overlap_ms: u64,
+        #[serde(serialize_with = "text")]
+        follows: Position,
+    }
+    fn speaker(it: &Talked) -> Speaker<'_> {
+        Speaker {
+            user: User::from(&*it.participant),
+            talk_ms: it.talk_ms,
+            ratio: it.ratio,
+            wpm: it.wpm,
+            interruptions: it.interruptions,
+        }
+    }
+    json(&Frame {
+        r#type: "analytics",
+        speakers: found.speakers.iter().map(speaker).collect(),
+        silence_ms: found.silence_ms,
+        overlap_ms: found.overlap_ms,
+        follows,
+    })
+}
+
+/// What is known of somebody from earlier conversations.
+pub fn history(known: &History, follows: Position) -> String {
+    let mut frame = earlier_conversations(known);
+    frame["type"] = "history".into();
+    frame["follows"] = follows.to_string().into();
+    frame.to_string()
+}
+
+/// The same, as REST answers it.
+pub fn earlier_conversations(known: &History) -> Value {
+    let task = |it: &OpenTask| {
+        let mut task = json!({ "text": it.text });
+        // Absent rather than null: strict decoders parse what is there.
+        for (key, value) in [("assignee", &it.assignee), ("dueBy", &it.due)] {
+            if let Some(value) = value {
+                task[key] = value.clone().into();
+            }
+        }
+        task
+    };
+    let earlier = |it: &Earlier| {
+        json!({
+            "id": it.conversation.to_string(),
+            "name": it.title,
+            "startTime": it.started.iso8601(),
+            "topics": it.topics,
+            "summary": it.summary,
+            "actionItems": it.open.iter().map(task).collect::<Vec<_>>(),
+        })
+    };
+    json!({
+        "participant": User::from(&*known.participant),
+        "conversations": known.conversations.iter().map(earlier).collect::<Vec<_>>(),
+    })
+}
+
 /// How many listen to the conversation, at all gateways together.
 pub fn listeners(count: u32) -> String {
     #[derive(Serialize)]
@@ -1152,6 +1228,38 @@ mod tests {
                 "id": id(1), "revision": 2, "retracted": false, "evidence": extras,
             }], "position": "0badcafe:20"})
         );
+    }
+
+    #[test]
+    fn what_is_known_of_speakers_has_no_nulls() {
+        let participant = std::sync::Arc::new(Participant {
+            id: crate::ParticipantId(Uuid::from_u128(1)),
+            user_id: Some("ana".to_owned()),
+            name: None,
+            email: None,
+        });
+        let at: Position = "0badcafe:17".parse().unwrap();
+        let talked =
+            Talked { participant: participant.clone(), talk_ms: 900, ratio: 0.75, wpm: 120.0, interruptions: 2 };
+        assert_eq!(
+            analytics(&Analytics { speakers: vec![talked], silence_ms: 5, overlap_ms: 6 }, at),
+            r#"{"type":"analytics","speakers":[{"user":{"id":"00000000-0000-0000-0000-000000000001","name":"","userId":"ana"},"talkMs":900,"ratio":0.75,"wpm":120.0,"interruptions":2}],"silenceMs":5,"overlapMs":6,"follows":"0badcafe:17"}"#
+        );
+        let open = vec![OpenTask { text: "Call Ben.".to_owned(), assignee: None, due: Some("2030-03-05".to_owned()) }];
+        let earlier = Earlier {
+            conversation: ConversationId::from_random(7),
+            title: "Weekly".to_owned(),
+            started: Timestamp(0),
+            topics: vec!["boats".to_owned()],
+            summary: Vec::new(),
+            open,
+        };
+        let told = history(&History { participant, conversations: vec![earlier] }, at);
+        let told: Value = serde_json::from_str(&told).unwrap();
+        assert_eq!((told["type"].as_str(), told["participant"]["userId"].as_str()), (Some("history"), Some("ana")));
+        let told = &told["conversations"][0];
+        assert_eq!(told["actionItems"], json!([{ "text": "Call Ben.", "dueBy": "2030-03-05" }]));
+        assert_eq!((&told["topics"], &told["startTime"]), (&json!(["boats"]), &json!("1970-01-01T00:00:00.000Z")));
     }
 
     #[test]

@@ -19,10 +19,15 @@ use hearsay_bus::{
     follow::{Follower, Step},
     publisher::{AfterBranch, Stretch},
 };
+use hearsay_conversation::{Spoken, Talk};
 use hearsay_insight::analysis::Analysis;
-use hearsay_protocol::{ConversationKey, Event, Offset, PublisherId, event::EventKind};
+use hearsay_protocol::{
+    ConversationKey, Event, Offset, PublisherId, Timestamp,
+    event::{Analytics, Ephemeral, EventKind, Participant, Talked},
+};
 use hearsay_runtime::{Drain, Tasks};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use uuid::Uuid;
 
 use crate::metrics;
 
@@ -34,8 +39,12 @@ const AGAIN: Duration = Duration::from_secs(1);
 const KEEP: Duration = Duration::from_secs(1);
 /// A lost last announcement is looked for every so many keeps.
 const LOOK: u32 = 2;
+/// Who spoke how long is told every so many keeps, if anybody spoke.
+const TALK: u32 = 5;
 /// Entries read at a time.
 const PAGE: usize = 500;
+/// Of whom it is told how long they spoke.
+const SPEAKERS: usize = 64;
 
 /// Analyses the conversations whose streams are heard here. Cheap to clone.
 #[derive(Clone)]
@@ -161,6 +170,7 @@ impl Inner {
             analysis: Analysis::new(),
             done: Offset(claim.watermark),
             ended: false,
+            talk: Running::default(),
         };
         let mut subscription = call(self.bus.subscribe(key)).await?;
         let mut keeping = interval(KEEP);
@@ -195,6 +205,12 @@ impl Inner {
                     }
                     call(self.bus.keep(key, &PublisherId::Analyst, claim.generation)).await?;
                     kept = kept.wrapping_add(1);
+                    if kept.is_multiple_of(TALK)
+                        && let Some(analytics) = analyst.talk.news()
+                    {
+                        let told = vec![Ephemeral::Analytics(Arc::new(analytics))];
+                        call(self.bus.announce(key, &PublisherId::Analyst, claim.generation, told)).await?;
+                    }
                     if kept.is_multiple_of(LOOK) {
                         analyst.follower.missed();
                     }
@@ -231,6 +247,52 @@ struct Analyst<'a> {
     /// Everything up to here is analysed, and on the log.
     done: Offset,
     ended: bool,
+    talk: Running,
+}
+
+/// Who spoke how long so far.
+#[derive(Default)]
+struct Running {
+    started: Timestamp,
+    talk: Talk,
+    people: HashMap<Uuid, Arc<Participant>>,
+    /// Somebody spoke since it was told.
+    news: bool,
+}
+
+impl Running {
+    fn apply(&mut self, event: &Event) {
+        match event {
+            Event::Started(started) => self.started = started.at,
+            Event::Final(spoken) => {
+                self.people.entry(spoken.participant.id.0).or_insert_with(|| Arc::clone(&spoken.participant));
+                self.talk.hear(spoken);
+                self.news = true;
+            }
+            _ => {}
+        }
+    }
+
+    fn news(&mut self) -> Option<Analytics> {
+        if !std::mem::take(&mut self.news) {
+            return None;
+        }
+        let found = self.talk.analytics(self.started, None);
+        let talked = |it: &Spoken| {
+            Some(Talked {
+                participant: Arc::clone(self.people.get(&it.id)?),
+                talk_ms: it.talk_us / 1_000,
+                ratio: it.ratio(&found) as f32,
+                wpm: it.words_a_minute() as f32,
+                interruptions: it.interruptions,
+            })
+        };
+        Some(Analytics {
+            speakers: found.speakers.iter().take(SPEAKERS).filter_map(talked).collect(),
+            silence_ms: found.silence_us / 1_000,
+            overlap_ms: found.overlap_us / 1_000,
+        })
+    }
 }
 
 impl Analyst<'_> {
@@ -262,6 +324,7 @@ impl Analyst<'_> {
                     let Body::Event(event) = &entry.body else { continue };
                     let begun = Instant::now();
                     let found = self.analysis.apply(event);
+                    self.talk.apply(event);
                     metrics::analysed(begun.elapsed());
                     self.ended |= event.kind() == EventKind::Ended;
                     if entry.offset > self.done {

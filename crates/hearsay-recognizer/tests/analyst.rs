@@ -4,11 +4,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hearsay_bus::{Batch, Body, Bus, Claim, Entry, Limits, MemoryBus, Proposal, Read, Seen, SystemClock};
+use hearsay_bus::{Batch, Body, Bus, Claim, Delivery, Entry, Limits, MemoryBus, Proposal, Read, Seen, SystemClock};
 use hearsay_protocol::{
     AccountId, ConversationId, ConversationKey, Epoch, Event, GatewayId, MeetingId, MeetingKey, ParticipantId,
     PublisherId, StreamId, StreamTime, UtteranceId,
-    event::{Final, Insight, Participant, SpeakerConfig, StreamEnd, StreamEnded, StreamStarted, Tracker},
+    event::{Ephemeral, Final, Insight, Participant, SpeakerConfig, StreamEnd, StreamEnded, StreamStarted, Tracker},
 };
 use hearsay_recognizer::analyst::Analysts;
 use hearsay_runtime::Tasks;
@@ -226,4 +226,26 @@ async fn a_failover_that_loses_insights_has_them_told_again() {
         sleep(Duration::from_millis(20)).await;
     }
     tasks.finish(PATIENCE).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_spoke_how_long_is_told_while_people_talk() {
+    let mut meeting = Meeting::open().await;
+    let mut heard = meeting.bus.subscribe(&meeting.key).await.unwrap();
+    let tasks = Tasks::new();
+    let _attending = Analysts::new(Arc::clone(&meeting.bus), &tasks).attend(&meeting.key);
+    meeting.say("Three small words.").await;
+    let found = tokio::time::timeout(PATIENCE, async {
+        loop {
+            if let Some(Delivery::Ephemeral { ephemerals, .. }) = heard.next().await
+                && let [Ephemeral::Analytics(found)] = &ephemerals[..]
+            {
+                return Arc::clone(found);
+            }
+        }
+    });
+    let found = found.await.unwrap();
+    let [one] = &found.speakers[..] else { panic!("{found:?}") };
+    assert_eq!((one.participant.id, one.talk_ms, one.interruptions), (anna().id, 900, 0));
+    assert_eq!((one.ratio, one.wpm.round(), found.overlap_ms), (1.0, 200.0, 0));
 }

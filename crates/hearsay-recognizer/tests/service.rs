@@ -286,7 +286,7 @@ async fn partials_are_announced_and_followed_by_their_final() {
                     match ephemeral {
                         Ephemeral::Partial(partial) => partials.push(Arc::clone(partial)),
                         Ephemeral::Speaking { speaking: now, .. } => speaking.push(*now),
-                        Ephemeral::Listeners { .. } => {}
+                        _ => {}
                     }
                 }
             }

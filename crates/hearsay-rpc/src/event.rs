@@ -4,10 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use hearsay_protocol::{
-    AudioFormat, Encoding, Event, GatewayId, ParticipantId, StreamId, StreamTime, Timestamp, UtteranceId,
+    AudioFormat, ConversationId, Encoding, Event, GatewayId, ParticipantId, StreamId, StreamTime, Timestamp,
+    UtteranceId,
     event::{
-        ConfigChanged, EndReason, Ended, Ephemeral, Evidence, Final, Insight, InsightBody, Partial, Participant,
-        Redaction, SpeakerConfig, SpokenWord, Started, StreamEnd, StreamEnded, StreamStarted, Tracker,
+        Analytics, ConfigChanged, Earlier, EndReason, Ended, Ephemeral, Evidence, Final, History, Insight, InsightBody,
+        OpenTask, Partial, Participant, Redaction, SpeakerConfig, SpokenWord, Started, StreamEnd, StreamEnded,
+        StreamStarted, Talked, Tracker,
     },
 };
 use prost::Message as _;
@@ -84,6 +86,8 @@ impl From<&Ephemeral> for v1::EphemeralEvent {
             Ephemeral::Listeners { gateway, count } => {
                 Kind::Listeners(v1::Listeners { gateway: bytes(gateway.0), count: *count })
             }
+            Ephemeral::Analytics(it) => Kind::Analytics((&**it).into()),
+            Ephemeral::History(it) => Kind::History((&**it).into()),
         };
         Self { event: Some(kind) }
     }
@@ -104,6 +108,88 @@ impl TryFrom<v1::EphemeralEvent> for Ephemeral {
             Kind::Listeners(it) => {
                 Self::Listeners { gateway: GatewayId(uuid("Listeners.gateway", &it.gateway)?), count: it.count }
             }
+            Kind::Analytics(it) => Self::Analytics(Arc::new(it.try_into()?)),
+            Kind::History(it) => Self::History(Arc::new(it.try_into()?)),
+        })
+    }
+}
+
+impl From<&Analytics> for v1::Analytics {
+    fn from(it: &Analytics) -> Self {
+        let talked = |it: &Talked| v1::Talked {
+            participant: Some((&*it.participant).into()),
+            talk_ms: it.talk_ms,
+            ratio: it.ratio,
+            words_a_minute: it.wpm,
+            interruptions: it.interruptions,
+        };
+        Self {
+            speakers: it.speakers.iter().map(talked).collect(),
+            silence_ms: it.silence_ms,
+            overlap_ms: it.overlap_ms,
+        }
+    }
+}
+
+impl TryFrom<v1::Analytics> for Analytics {
+    type Error = Malformed;
+
+    fn try_from(it: v1::Analytics) -> Result<Self, Malformed> {
+        let talked = |it: v1::Talked| {
+            Ok(Talked {
+                participant: Arc::new(required("Talked.participant", it.participant)?.try_into()?),
+                talk_ms: it.talk_ms,
+                ratio: it.ratio,
+                wpm: it.words_a_minute,
+                interruptions: it.interruptions,
+            })
+        };
+        Ok(Self {
+            speakers: it.speakers.into_iter().map(talked).collect::<Result<_, Malformed>>()?,
+            silence_ms: it.silence_ms,
+            overlap_ms: it.overlap_ms,
+        })
+    }
+}
+
+impl From<&History> for v1::History {
+    fn from(it: &History) -> Self {
+        let task =
+            |it: &OpenTask| v1::OpenTask { text: it.text.clone(), assignee: it.assignee.clone(), due: it.due.clone() };
+        let earlier = |it: &Earlier| v1::Earlier {
+            conversation: it.conversation.get(),
+            title: it.title.clone(),
+            started_us: it.started.micros(),
+            topics: it.topics.clone(),
+            summary: it.summary.clone(),
+            open: it.open.iter().map(task).collect(),
+        };
+        Self {
+            participant: Some((&*it.participant).into()),
+            conversations: it.conversations.iter().map(earlier).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::History> for History {
+    type Error = Malformed;
+
+    fn try_from(it: v1::History) -> Result<Self, Malformed> {
+        let task = |it: v1::OpenTask| OpenTask { text: it.text, assignee: it.assignee, due: it.due };
+        let earlier = |it: v1::Earlier| {
+            Ok(Earlier {
+                conversation: ConversationId::try_from(it.conversation)
+                    .map_err(|error| malformed("Earlier.conversation", format!("is wrong: {error}")))?,
+                title: it.title,
+                started: Timestamp(it.started_us),
+                topics: it.topics,
+                summary: it.summary,
+                open: it.open.into_iter().map(task).collect(),
+            })
+        };
+        Ok(Self {
+            participant: Arc::new(required("History.participant", it.participant)?.try_into()?),
+            conversations: it.conversations.into_iter().map(earlier).collect::<Result<_, Malformed>>()?,
         })
     }
 }

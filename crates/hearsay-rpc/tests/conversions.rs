@@ -10,8 +10,9 @@ use hearsay_protocol::{
     Generation, MeetingId, MeetingKey, Offset, ParticipantId, Position, Restart, Seen, StreamId, StreamTime, Timestamp,
     UtteranceId,
     event::{
-        ConfigChanged, EndReason, Ended, Ephemeral, Evidence, Final, Insight, InsightBody, Partial, Participant,
-        Redaction, SpeakerConfig, SpokenWord, Started, StreamEnd, StreamEnded, StreamStarted, Tracker,
+        Analytics, ConfigChanged, Earlier, EndReason, Ended, Ephemeral, Evidence, Final, History, Insight, InsightBody,
+        OpenTask, Partial, Participant, Redaction, SpeakerConfig, SpokenWord, Started, StreamEnd, StreamEnded,
+        StreamStarted, Talked, Tracker,
     },
 };
 use hearsay_rpc::{Ack, Health, Marker, MarkerKind, Open, Request, Response, Signal, SignalKind, decode, encode, v1};
@@ -216,7 +217,40 @@ fn ephemeral() -> impl Strategy<Value = Ephemeral> {
             speaking
         }),
         (uuid(), any::<u32>()).prop_map(|(gateway, count)| Ephemeral::Listeners { gateway: GatewayId(gateway), count }),
+        (vec((participant(), any::<u64>(), fraction(), fraction(), any::<u32>()), 0..4), any::<u64>(), any::<u64>())
+            .prop_map(|(speakers, silence_ms, overlap_ms)| {
+                let talked = |(participant, talk_ms, ratio, wpm, interruptions)| Talked {
+                    participant,
+                    talk_ms,
+                    ratio,
+                    wpm,
+                    interruptions,
+                };
+                let speakers = speakers.into_iter().map(talked).collect();
+                Ephemeral::Analytics(Arc::new(Analytics { speakers, silence_ms, overlap_ms }))
+            }),
+        (participant(), vec(earlier(), 0..4)).prop_map(|(participant, conversations)| {
+            Ephemeral::History(Arc::new(History { participant, conversations }))
+        }),
     ]
+}
+
+fn earlier() -> impl Strategy<Value = Earlier> {
+    let task = (text(), option::of(text()), option::of(text())).prop_map(|(text, assignee, due)| OpenTask {
+        text,
+        assignee,
+        due,
+    });
+    (any::<u64>(), text(), any::<u64>(), vec(text(), 0..4), vec(text(), 0..4), vec(task, 0..4)).prop_map(
+        |(conversation, title, started, topics, summary, open)| Earlier {
+            conversation: ConversationId::from_random(conversation),
+            title,
+            started: Timestamp(started),
+            topics,
+            summary,
+            open,
+        },
+    )
 }
 
 fn restart() -> impl Strategy<Value = Restart> {

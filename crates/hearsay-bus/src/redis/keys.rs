@@ -45,6 +45,17 @@ pub(super) fn index(conversation: ConversationId) -> (String, u16) {
     (name, slot)
 }
 
+/// The conversations a user took part in, by the time at which they came.
+pub(super) fn visits(account: &AccountId, user: &str) -> (String, u16) {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(account.as_str().as_bytes());
+    hasher.update(&[0]);
+    hasher.update(user.as_bytes());
+    let name = format!("visits:{}", &hasher.finalize().to_hex()[..32]);
+    let slot = slot_of_tag(name.as_bytes());
+    (name, slot)
+}
+
 /// The set of deadlines that this conversation's stands in.
 pub(super) fn due_of(conversation: ConversationId) -> (String, u16) {
     due(usize::try_from(conversation.get() % DUE_SHARDS as u64).unwrap_or(0))

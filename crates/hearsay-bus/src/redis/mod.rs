@@ -32,7 +32,7 @@ use tokio::{
 
 use crate::{
     Batch, Bus, Claim, Entry, Error, Lease, Limits, Meta, Opened, Page, Proposal, Published, Read, Refusal, State,
-    Subscription, Tail, Ticked, Watch,
+    Subscription, Tail, Ticked, VISITS, Watch,
     lifecycle::{AnalystProgress, Life, added_id},
     metrics as log_metrics,
     subscription::Subscriber,
@@ -811,6 +811,26 @@ impl Inner {
             Err(error) => Err(error),
         }
     }
+
+    async fn visit(&self, key: &ConversationKey, user: &str) -> Result<(), Error> {
+        let (name, slot) = keys::visits(&key.meeting.account, user);
+        let mut add = ::redis::cmd("ZADD");
+        add.arg(&name).arg(self.now().await?.micros()).arg(keys::to_member(key));
+        self.plain::<i64>(slot, add).await?;
+        let mut trim = ::redis::cmd("ZREMRANGEBYRANK");
+        trim.arg(&name).arg(0).arg(-1 - VISITS as i64);
+        let mut expire = ::redis::cmd("PEXPIRE");
+        expire.arg(&name).arg(self.kept(State::Compacted));
+        futures::try_join!(self.plain::<i64>(slot, trim), self.plain::<i64>(slot, expire)).map(|_| ())
+    }
+
+    async fn visits(&self, account: &AccountId, user: &str) -> Result<Vec<ConversationKey>, Error> {
+        let (name, slot) = keys::visits(account, user);
+        let mut command = ::redis::cmd("ZREVRANGE");
+        command.arg(name).arg(0).arg(VISITS - 1);
+        let members: Vec<Vec<u8>> = self.plain(slot, command).await?;
+        Ok(members.iter().filter_map(|member| keys::from_member(member)).collect())
+    }
 }
 
 /// What a meeting has open, or what its key still names although it is not live.
@@ -842,6 +862,18 @@ impl Bus for RedisBus {
         conversation: ConversationId,
     ) -> BoxFuture<'a, Result<Option<ConversationKey>, Error>> {
         Box::pin(self.inner.find(account, conversation))
+    }
+
+    fn visit<'a>(&'a self, key: &'a ConversationKey, user: &'a str) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.inner.visit(key, user))
+    }
+
+    fn visits<'a>(
+        &'a self,
+        account: &'a AccountId,
+        user: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<ConversationKey>, Error>> {
+        Box::pin(self.inner.visits(account, user))
     }
 
     fn meta<'a>(&'a self, key: &'a ConversationKey) -> BoxFuture<'a, Result<Meta, Error>> {

@@ -269,6 +269,14 @@ impl Bus for FakeBus {
         unused()
     }
 
+    fn visit<'a>(&'a self, _: &'a ConversationKey, _: &'a str) -> Answer<'a, ()> {
+        unused()
+    }
+
+    fn visits<'a>(&'a self, _: &'a AccountId, _: &'a str) -> Answer<'a, Vec<ConversationKey>> {
+        unused()
+    }
+
     fn meta<'a>(&'a self, key: &'a ConversationKey) -> Answer<'a, Meta> {
         ready(self.answer(|log| match log.conversations.get(key) {
             Some(conversation) => Ok(conversation.meta(key)),
