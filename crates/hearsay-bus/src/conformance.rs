@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::{
     Batch, Body, Bus, Claim, Delivery, Entry, Error, GapReason, Lease, Limits, Proposal, Published, Read, Refusal,
-    State, Subscription, VISITS,
+    State, Subscription, VISITS, errand::FOLLOW,
 };
 
 /// A bus to be held to its contract, and what the cases need beside it.
@@ -77,6 +77,9 @@ cases!(
     a_position_above_the_top_is_a_gap,
     a_watch_yields_each_conversation,
     who_took_part_is_remembered,
+    an_errand_is_put_once_and_taken_until_it_is_struck_off,
+    errands_say_what_was_last_written,
+    conversations_are_followed_where_that_is_asked,
     an_ended_conversation_takes_only_late_insights,
     an_ended_conversation_becomes_a_record,
     a_deleted_conversation_is_gone,
@@ -773,6 +776,74 @@ async fn who_took_part_is_remembered(stage: Stage<'_>) {
     }
     let kept = visits(&account, "ana").await;
     assert!(kept.len() == VISITS && !kept.contains(&first), "{} are kept", kept.len());
+}
+
+async fn an_errand_is_put_once_and_taken_until_it_is_struck_off(stage: Stage<'_>) {
+    let key = stage.open().await;
+    let errands = stage.bus.errands();
+    let (first, second) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    let lease = Duration::from_secs(10);
+    let take = async |max: usize| {
+        let mut taken = errands.take(max, lease).await.expect("reachable").errands;
+        taken.retain(|(_, id)| *id != FOLLOW);
+        taken.sort_unstable_by_key(|(_, id)| *id);
+        taken
+    };
+    let put = |id: Uuid, after: u64| errands.put(&key, id, "what".into(), Duration::from_secs(after), 3);
+    assert!(put(first, 0).await.expect("put"));
+    assert!(put(second, 60).await.expect("put"));
+    assert!(!put(first, 0).await.expect("known"), "once");
+    assert_eq!(take(8).await, [(key.clone(), first)], "the other is not due yet");
+    assert_eq!(take(8).await, [], "somebody has it");
+    assert!(errands.take(0, lease).await.expect("reachable").listed >= 2);
+    stage.subject.advance(lease).await;
+    assert_eq!(take(8).await, [(key.clone(), first)], "nothing was heard of it");
+    errands.again(&key, first, Some(Duration::from_secs(30))).await.expect("reachable");
+    stage.subject.advance(Duration::from_secs(29)).await;
+    assert_eq!(take(8).await, []);
+    stage.subject.advance(Duration::from_secs(31)).await;
+    assert_eq!(take(1).await.len(), 1, "no more than asked for");
+    assert_eq!(take(8).await.len(), 1);
+    errands.again(&key, first, None).await.expect("reachable");
+    stage.subject.advance(lease).await;
+    assert_eq!(take(8).await, [(key.clone(), second)], "struck off");
+    assert!(!put(first, 0).await.expect("known"));
+    assert_eq!(take(8).await, [(key.clone(), first)], "and listed again by who did not know");
+}
+
+async fn errands_say_what_was_last_written(stage: Stage<'_>) {
+    let key = stage.open().await;
+    let errands = stage.bus.errands();
+    let id = |n: u128| Uuid::from_u128(n);
+    let known = async || {
+        let mut known = errands.all(&key).await.expect("reachable");
+        known.retain(|(id, _)| *id != FOLLOW);
+        known
+    };
+    for n in [2, 1] {
+        assert!(errands.put(&key, id(n), format!("{n}").into(), Duration::ZERO, 3).await.expect("put"));
+    }
+    assert_eq!(known().await, [(id(1), "1".into()), (id(2), "2".into())]);
+    assert!(errands.swap(&key, id(1), b"1", "\0 new".into()).await.expect("reachable"));
+    assert!(!errands.swap(&key, id(1), b"1", "late".into()).await.expect("reachable"), "it says something else now");
+    assert!(!errands.swap(&key, id(9), b"", "new".into()).await.expect("reachable"), "there is none");
+    assert_eq!(errands.get(&key, id(1)).await.expect("reachable"), Some("\0 new".into()));
+    assert_eq!(errands.get(&key, id(9)).await.expect("reachable"), None);
+    let max = errands.all(&key).await.expect("reachable").len();
+    assert!(!errands.put(&key, id(2), "again".into(), Duration::ZERO, max).await.expect("known"));
+    let over = refused(errands.put(&key, id(3), "3".into(), Duration::ZERO, max).await);
+    assert!(matches!(over, Refusal::Full { .. }), "{over:?}");
+    stage.bus.delete(&key).await.expect("deleted");
+    assert_eq!(known().await, [], "with the conversation");
+}
+
+async fn conversations_are_followed_where_that_is_asked(stage: Stage<'_>) {
+    let key = stage.open().await;
+    let follow = stage.bus.errands().get(&key, FOLLOW).await.expect("reachable");
+    assert_eq!(follow.is_some(), stage.limits.followed);
+    stage.subject.advance(Duration::from_secs(2)).await;
+    let taken = stage.bus.errands().take(8, Duration::from_secs(9)).await.expect("reachable").errands;
+    assert_eq!(taken.contains(&(key, FOLLOW)), stage.limits.followed);
 }
 
 async fn a_watch_yields_each_conversation(stage: Stage<'_>) {

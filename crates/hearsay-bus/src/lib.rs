@@ -114,6 +114,9 @@ pub trait Bus: Send + Sync + 'static {
 
     /// Deletes what was said. A mark remains: publishers hear [`Refusal::Gone`].
     fn delete<'a>(&'a self, key: &'a ConversationKey) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// What is owed to others because of conversations.
+    fn errands(&self) -> &dyn errand::Errands;
 }
 
 /// Conversations of a user that are remembered.
@@ -144,6 +147,8 @@ pub struct Limits {
     pub max_conversations: usize,
     /// Deliveries that wait for one subscriber before it is told [`Delivery::Missed`].
     pub subscription_capacity: usize,
+    /// Each conversation that opens is put on the list of errands ([`errand::FOLLOW`]).
+    pub followed: bool,
 }
 
 impl Default for Limits {
@@ -161,6 +166,7 @@ impl Default for Limits {
             max_entries: 200_000,
             max_conversations: 100_000,
             subscription_capacity: 1_024,
+            followed: false,
         }
     }
 }
@@ -384,6 +390,7 @@ pub mod append;
 mod clock;
 pub mod conformance;
 pub mod drive;
+pub mod errand;
 pub mod follow;
 pub mod lifecycle;
 mod memory;

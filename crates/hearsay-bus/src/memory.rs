@@ -11,6 +11,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -21,11 +22,13 @@ use hearsay_protocol::{
     event::{Class, Ephemeral, Started},
 };
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use crate::{
     Batch, Body, Bus, Claim, Delivery, Entry, Error, GapReason, Lease, Limits, Meta, Opened, Page, Proposal, Published,
     Read, Refusal, State, Subscription, Tail, Ticked, VISITS, Watch,
     clock::{Clock, Random, SystemClock},
+    errand::{self, Book, Errands, Taken},
     lifecycle::{AnalystProgress, Life, added_id},
     metrics,
     subscription::Subscriber,
@@ -52,6 +55,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     random: Random,
     names: Mutex<Names>,
+    errands: Mutex<Book>,
 }
 
 #[derive(Default)]
@@ -120,7 +124,15 @@ impl MemoryBus {
     pub fn new(limits: Limits, clock: Arc<dyn Clock>) -> Self {
         metrics::describe();
         let seed = RandomState::new().hash_one(clock.now());
-        Self { inner: Arc::new(Inner { limits, clock, random: Random::new(seed), names: Mutex::default() }) }
+        Self {
+            inner: Arc::new(Inner {
+                limits,
+                clock,
+                random: Random::new(seed),
+                names: Mutex::default(),
+                errands: Mutex::default(),
+            }),
+        }
     }
 
     /// For tests: remembers a conversation as it is, as a replica would that lags from here on.
@@ -157,7 +169,7 @@ impl Names {
 
 impl Names {
     /// Records of long ago make room for what is said now: one in a hundred of those that only wait for their retention.
-    fn forget_oldest(&mut self) {
+    fn forget_oldest(&mut self, book: &mut Book) {
         let mut over: Vec<(Timestamp, ConversationKey)> = self
             .conversations
             .iter()
@@ -171,6 +183,7 @@ impl Names {
         for (_, key) in over.iter().take(over.len().div_ceil(100)) {
             self.conversations.remove(key);
             self.by_id.remove(&(key.meeting.account.clone(), key.conversation));
+            book.forget(key);
         }
         self.forget_visits();
         tracing::warn!(forgotten = over.len().div_ceil(100), "the log is full: the oldest records are forgotten");
@@ -212,6 +225,10 @@ pub struct Replica {
 }
 
 impl Inner {
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.errands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn names(&self) -> MutexGuard<'_, Names> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -604,7 +621,7 @@ impl Bus for MemoryBus {
             return done(Ok(Opened { key: meta.key.clone(), created: false, meta }));
         }
         if names.conversations.len() >= inner.limits.max_conversations {
-            names.forget_oldest();
+            names.forget_oldest(&mut inner.book());
         }
         if names.conversations.len() >= inner.limits.max_conversations {
             return done(Err(Refusal::Full { what: "as many conversations are held as may be" }.into()));
@@ -642,6 +659,11 @@ impl Bus for MemoryBus {
         metrics::conversations(names.conversations.len());
         names.by_id.insert((meeting.account.clone(), proposal.conversation), key.clone());
         names.open.insert(meeting.clone(), key.clone());
+        if inner.limits.followed {
+            let what = now.micros().to_string().into();
+            // Nothing else is known of it yet, so there is room.
+            let _ = inner.book().put(&key, errand::FOLLOW, what, now + errand::FOLLOW_AFTER, usize::MAX);
+        }
         if let Some(watchers) = names.watchers.get_mut(meeting) {
             // Who lags behind hears that the watch ended, and asks anew.
             watchers.retain(|watcher| watcher.try_send(key.clone()).is_ok());
@@ -879,6 +901,8 @@ impl Bus for MemoryBus {
                 metrics::conversations(names.conversations.len());
                 names.by_id.remove(&(key.meeting.account.clone(), key.conversation));
                 names.forget_visits();
+                drop(names);
+                inner.book().forget(key);
             }
             ticked
         }))
@@ -911,6 +935,10 @@ impl Bus for MemoryBus {
         }))
     }
 
+    fn errands(&self) -> &dyn Errands {
+        self
+    }
+
     fn delete<'a>(&'a self, key: &'a ConversationKey) -> BoxFuture<'a, Result<(), Error>> {
         done(self.inner.with(key, |_, log, now| {
             if log.history.life.state() == State::Deleted {
@@ -920,7 +948,61 @@ impl Bus for MemoryBus {
             log.history.record = None;
             log.title = String::new();
             log.drop_entries();
+            self.inner.book().forget(key);
             Ok(())
         }))
+    }
+}
+
+impl Errands for MemoryBus {
+    fn put<'a>(
+        &'a self,
+        key: &'a ConversationKey,
+        id: Uuid,
+        what: Bytes,
+        after: Duration,
+        max: usize,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        let due = self.inner.clock.now() + after;
+        done(self.inner.book().put(key, id, what, due, max))
+    }
+
+    fn get<'a>(&'a self, key: &'a ConversationKey, id: Uuid) -> BoxFuture<'a, Result<Option<Bytes>, Error>> {
+        done(Ok(self.inner.book().get(key, id)))
+    }
+
+    fn all<'a>(&'a self, key: &'a ConversationKey) -> BoxFuture<'a, Result<Vec<(Uuid, Bytes)>, Error>> {
+        done(Ok(self.inner.book().all(key)))
+    }
+
+    fn swap<'a>(
+        &'a self,
+        key: &'a ConversationKey,
+        id: Uuid,
+        old: &'a [u8],
+        new: Bytes,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        done(Ok(self.inner.book().swap(key, id, old, new)))
+    }
+
+    fn again<'a>(
+        &'a self,
+        key: &'a ConversationKey,
+        id: Uuid,
+        after: Option<Duration>,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        let due = after.map(|after| self.inner.clock.now() + after);
+        self.inner.book().again(key, id, due);
+        done(Ok(()))
+    }
+
+    fn take(&self, max: usize, lease: Duration) -> BoxFuture<'_, Result<Taken, Error>> {
+        let now = self.inner.clock.now();
+        done(Ok(self.inner.book().take(max, now, lease)))
+    }
+
+    fn forget<'a>(&'a self, key: &'a ConversationKey) -> BoxFuture<'a, Result<(), Error>> {
+        self.inner.book().forget(key);
+        done(Ok(()))
     }
 }

@@ -23,7 +23,7 @@ struct Memory {
 impl Memory {
     fn new() -> Self {
         let clock = Arc::new(ManualClock::at(Timestamp(1_900_000_000_000_000)));
-        let limits = Limits { subscription_capacity: 16, ..Limits::default() };
+        let limits = Limits { subscription_capacity: 16, followed: true, ..Limits::default() };
         let bus = MemoryBus::new(limits.clone(), Arc::clone(&clock) as _);
         Self { bus, clock, limits, replicas: Mutex::default() }
     }

@@ -6,6 +6,7 @@
 
 mod analytics;
 mod record;
+mod sending;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,6 +23,7 @@ pub use analytics::{Analytics, Spoken, Talk};
 pub use record::{
     Record, RecordError, RecordedEvidence, RecordedInsight, RecordedMember, RecordedMessage, RecordedWord,
 };
+pub use sending::{Attempt, Sending, SendingState, Way};
 
 /// A conversation up to some offset.
 #[derive(Debug, Clone, Default, PartialEq)]

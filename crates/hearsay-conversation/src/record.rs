@@ -174,6 +174,8 @@ fn divisor(a: i64, b: i64) -> i64 {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RecordedInsight {
     pub id: Uuid,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub revision: u32,
     pub kind: String,
     pub text: String,
     /// In thousandths.
@@ -286,6 +288,7 @@ impl From<&hearsay_protocol::event::Insight> for RecordedInsight {
         };
         Self {
             id: insight.id.0,
+            revision: insight.revision,
             kind: insight.body.name().to_owned(),
             text: insight.text.clone(),
             confidence: thousandths(insight.confidence),
@@ -297,6 +300,10 @@ impl From<&hearsay_protocol::event::Insight> for RecordedInsight {
             evidence: insight.evidence.iter().map(|it| RecordedEvidence(it.message, it.start, it.end)).collect(),
         }
     }
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 fn hundredths(confidence: f32) -> u16 {

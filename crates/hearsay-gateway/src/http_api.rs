@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use hearsay_auth::{AuthError, Claims, Grant, Permission, Permissions};
-use hearsay_conversation::Record;
+use hearsay_conversation::{Record, Sending};
 use hearsay_protocol::{
     ConversationId, ConversationKey, MeetingId, ParticipantId,
     client::Secret,
@@ -350,6 +350,10 @@ async fn conversation<B>(
         Part::Entities => records::entities(&record),
         Part::Trackers => records::trackers(&record),
         Part::Analytics => records::analytics(&record),
+        Part::Actions => {
+            let errands = shared.bus.errands().all(&key).await.map_err(|error| unavailable(&error))?;
+            records::actions(errands.iter().filter_map(|(_, what)| Sending::parse(what)))
+        }
         Part::History(member) => return member_history(shared, &claims, &key, &record, member).await,
     };
     Ok(answer::json(StatusCode::OK, &body))

@@ -6,7 +6,7 @@ use std::{collections::HashMap, time::Duration};
 
 use hearsay_bus::{Bus, Error, Read, Refusal};
 use hearsay_conversation::{
-    Conversation, Record, RecordedEvidence, RecordedInsight, RecordedMember, RecordedMessage, Talk,
+    Conversation, Record, RecordedEvidence, RecordedInsight, RecordedMember, RecordedMessage, Sending, Talk,
 };
 use hearsay_protocol::{ConversationId, ConversationKey, Seen, Timestamp};
 use serde_json::{Value, json};
@@ -240,6 +240,30 @@ pub(crate) fn analytics(record: &Record) -> Value {
         ],
         "members": members.collect::<Vec<_>>(),
     })
+}
+
+/// `GET …/actions`: what was sent to others because of it, or is to be, latest first.
+pub(crate) fn actions(sendings: impl Iterator<Item = Sending>) -> Value {
+    let mut sendings: Vec<_> = sendings.collect();
+    sendings.sort_by_key(|it| (std::cmp::Reverse(it.put_us), it.event));
+    let action = |it: &Sending| {
+        let attempts = it.latest.iter().map(|tried| {
+            json!({ "at": iso(tried.at_us), "ms": tried.took_ms, "status": tried.status, "answer": tried.answer })
+        });
+        json!({
+            "eventId": it.event,
+            "event": it.kind,
+            "type": it.way.name(),
+            "rule": it.rule,
+            "to": it.shown_to(),
+            "since": iso(it.put_us),
+            "state": it.state.name(),
+            "nextAttempt": it.next_us.map(iso),
+            "attempts": it.attempts,
+            "latest": attempts.collect::<Vec<_>>(),
+        })
+    };
+    json!({ "actions": sendings.iter().map(action).collect::<Vec<_>>() })
 }
 
 /// In the order of what they were inferred from.
@@ -484,5 +508,38 @@ mod tests {
         assert_eq!((bob["interruptions"].as_u64(), anna["interruptions"].as_u64()), (Some(1), Some(0)));
         assert_eq!(anna["overlap"]["overlappingMembers"][0]["userId"], "bob");
         assert!(analytics(&Record::of(&Conversation::default()))["members"].as_array().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_was_sent_is_shown_without_addresses_and_contents() {
+        use hearsay_conversation::{Attempt, SendingState, Way};
+        let mut later = Sending {
+            event: Uuid::from_u128(1),
+            kind: "conversation.ended".to_owned(),
+            way: Way::Mail,
+            rule: "minutes".to_owned(),
+            to: "anna@example.com".to_owned(),
+            put_us: 2_000_000,
+            state: SendingState::Waiting,
+            next_us: None,
+            attempts: 0,
+            latest: Vec::new(),
+            body: Some("what was said".to_owned()),
+        };
+        let earlier = Sending { put_us: 1_000_000, rule: "other".to_owned(), ..later.clone() };
+        let attempt = Attempt { at_us: 3_000_000, took_ms: 7, status: Some(451), answer: "later".to_owned() };
+        later.tried(attempt, SendingState::Waiting, Some(4_000_000));
+        let shown = actions([earlier, later].into_iter());
+        assert_eq!(
+            shown["actions"][0],
+            json!({
+                "eventId": Uuid::from_u128(1), "event": "conversation.ended", "type": "mail", "rule": "minutes",
+                "to": "a***@example.com", "since": "1970-01-01T00:00:02.000Z", "state": "waiting",
+                "nextAttempt": "1970-01-01T00:00:04.000Z", "attempts": 1,
+                "latest": [{ "at": "1970-01-01T00:00:03.000Z", "ms": 7, "status": 451, "answer": "later" }],
+            })
+        );
+        assert_eq!(shown["actions"][1]["rule"], "other");
+        assert!(!shown.to_string().contains("what was said"));
     }
 }

@@ -55,6 +55,8 @@ pub(crate) enum Part {
     Entities,
     Trackers,
     Analytics,
+    /// What was sent to others because of it.
+    Actions,
     /// What is known of a member from other conversations.
     History(Uuid),
 }
@@ -75,6 +77,7 @@ impl Part {
             // SDKs ask for the first, documents name the second.
             "trackers" | "trackers-detected" => Self::Trackers,
             "analytics" => Self::Analytics,
+            "actions" => Self::Actions,
             _ => {
                 let member = name.strip_prefix("members/")?.strip_suffix("/history")?;
                 return Uuid::try_parse(member).ok().map(Self::History);

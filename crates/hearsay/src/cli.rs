@@ -32,6 +32,12 @@ pub(crate) enum Command {
     /// Prints `ready grpc://ADDR` once gateways can send streams. Takes the log (bus.url). Fetches the models on first use.
     #[cfg(feature = "recognizer")]
     Recognizer(Recognizer),
+    /// Carries out the rules for automated actions (actions.webhooks, actions.mails) of a cluster; /healthz, /readyz and
+    /// /metrics on one port.
+    ///
+    /// Prints `ready http://ADDR`, the operators' address, once it follows conversations. Takes the log (bus.url). Any number
+    /// may run. `dev` carries the rules out itself.
+    Actions(Actions),
     /// Streams recordings into a meeting and prints the transcript.
     ///
     /// Each FILE is one speaker, named after the file. Exit codes: 0 done, 1 the transcript could not be written, 2 a FILE
@@ -128,6 +134,18 @@ pub(crate) struct Dev {
     /// Serve TLS: with a self-signed certificate, made once and kept in the cache folder, or with CERT and KEY (PEM files).
     #[arg(long, num_args = 0..=2, value_names = ["CERT", "KEY"])]
     pub(crate) tls: Option<Vec<PathBuf>>,
+    #[command(flatten)]
+    pub(crate) sources: Sources,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Actions {
+    /// Address for operators [default: 127.0.0.1:9090]; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) admin: Option<SocketAddr>,
+    /// Redis or Valkey that holds the log; see `dev`. A password is better kept in HEARSAY__BUS__URL.
+    #[arg(long, value_name = "URL")]
+    pub(crate) redis: Option<String>,
     #[command(flatten)]
     pub(crate) sources: Sources,
 }

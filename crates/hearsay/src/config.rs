@@ -28,6 +28,7 @@ pub(crate) struct Config {
     pub(crate) gateway: hearsay_gateway::Config,
     pub(crate) fanout: hearsay_fanout::FanoutConfig,
     pub(crate) uplink: hearsay_uplink::Config,
+    pub(crate) actions: hearsay_actions::Config,
     #[cfg(feature = "recognizer")]
     pub(crate) recognizer: hearsay_recognizer::Config,
     /// Of other processes: one file may configure all of them.
@@ -106,8 +107,9 @@ fn load_from(
         }
         merge(&mut merged, layer);
     }
-    let config = check("configuration", &merged).map_err(|error| incomplete.unwrap_or(error))?;
+    let mut config = check("configuration", &merged).map_err(|error| incomplete.unwrap_or(error))?;
     config.validate().map_err(ConfigError::Contradiction)?;
+    config.bus.followed = config.actions.is_configured();
     Ok(config)
 }
 
@@ -120,6 +122,13 @@ impl Config {
         self.gateway.validate()?;
         self.fanout.validate().map_err(|error| error.to_string())?;
         self.uplink.validate()?;
+        self.actions.validate()?;
+        if self.actions.is_configured() && self.actions.give_up.get() >= self.bus.record_retention.get() {
+            return Err(format!(
+                "actions.give_up ({}) must be below bus.record_retention ({}), or what is to be sent is forgotten before",
+                self.actions.give_up, self.bus.record_retention
+            ));
+        }
         #[cfg(feature = "recognizer")]
         self.validate_recognizer()?;
         let (spread, deadline) = (self.gateway.drain_spread, self.process.drain_deadline);
@@ -283,6 +292,27 @@ mod tests {
     fn relations_are_checked() {
         let error = load_with(Some("[bus]\nlog_retention = \"30d\""), &[], Flags::default()).unwrap_err();
         assert!(error.starts_with("configuration: bus.log_retention"), "{error}");
+    }
+
+    #[test]
+    fn rules_are_read_from_files_and_variables() {
+        let rule = r#"[{ name = "crm", url = "https://example.com/h?k=1", secret_file = "s", on = ["ended"] }]"#;
+        let config = load_with(None, &[("HEARSAY__ACTIONS__WEBHOOKS", rule)], Flags::default()).unwrap();
+        assert!(config.bus.followed && config.actions.webhooks[0].url.ends_with("k=1"));
+        assert!(!config.to_toml().unwrap().contains("k=1"));
+        assert!(!load_with(None, &[], Flags::default()).unwrap().bus.followed);
+        let wrong = "[[actions.webhooks]]\nname = \"a\"\nurl = \"https://x\"\nsecret_file = \"s\"\non = [\"end\"]";
+        let error = load_with(Some(wrong), &[], Flags::default()).unwrap_err();
+        assert!(
+            error.contains("line 5") && error.contains("unknown variant `end`") && error.contains("`ended`"),
+            "{error}"
+        );
+        let long = [("HEARSAY__ACTIONS__WEBHOOKS", rule), ("HEARSAY__ACTIONS__GIVE_UP", "7d")];
+        let error = load_with(None, &long, Flags::default()).unwrap_err();
+        assert!(
+            error.starts_with("configuration: actions.give_up (7days) must be below bus.record_retention"),
+            "{error}"
+        );
     }
 
     #[test]

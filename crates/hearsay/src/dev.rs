@@ -4,6 +4,7 @@ use std::{
     io::{self, Write},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     process::ExitCode,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -89,6 +90,8 @@ async fn everything(mut config: Config, auth: Auth, models: Models, process: &Pr
     let edge = Edge::bind(config, tasks)?;
     let address = edge.gateway.local_addr();
     let bus = log::open(&edge.config.bus, &process.readiness, tasks).await?;
+
+    hearsay_actions::start(edge.config.actions.clone(), Arc::clone(&bus), tasks).await?;
 
     // It serves this process only, so it is there until the last of its streams has ended.
     let served = Tasks::new();

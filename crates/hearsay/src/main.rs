@@ -3,6 +3,7 @@
 //! stdout belongs to each command's contract; logs, progress and errors go to stderr. Exit codes: 0 done, 1 failed, 2
 //! called or configured wrongly; `transcribe` has more (see its help).
 
+mod actions;
 mod auth;
 mod cli;
 mod compose;
@@ -45,6 +46,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Gateway(arguments) => gateway::run(arguments),
         #[cfg(feature = "recognizer")]
         Command::Recognizer(arguments) => recognizer::run(arguments),
+        Command::Actions(arguments) => actions::run(arguments),
         Command::Models(Models::Fetch { sources }) => models::fetch(&config::load(&sources, config::Flags::default())?),
         Command::Models(Models::List { sources }) => models::list(&config::load(&sources, config::Flags::default())?),
         Command::Load(Load::Listen(arguments)) => load::listen(arguments),

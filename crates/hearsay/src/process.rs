@@ -62,15 +62,16 @@ pub(crate) fn processors() -> usize {
 }
 
 impl Process {
-    /// Answers operators on a port of their own, from here to the end of the drain.
+    /// Answers operators on a port of their own, from here to the end of the drain. Returns where it listens.
     ///
     /// # Errors
     /// When the port is taken.
-    pub(crate) async fn serve_admin(&self, address: SocketAddr) -> anyhow::Result<()> {
+    pub(crate) async fn serve_admin(&self, address: SocketAddr) -> anyhow::Result<SocketAddr> {
         let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
             format!("operators' port: cannot listen on {address}; choose another with --admin, for instance --admin 127.0.0.1:0")
         })?;
-        tracing::info!(address = %listener.local_addr()?, "operators' port");
+        let address = listener.local_addr()?;
+        tracing::info!(%address, "operators' port");
         // Readiness goes first when the drain begins, whatever the parts do with their own conditions.
         let (staying, drain) = (self.readiness.condition("staying"), self.tasks.drain());
         staying.set(true);
@@ -80,7 +81,7 @@ impl Process {
             drain.finished().await;
         });
         serve_admin(listener, Admin::new(self.readiness.clone(), self.metrics.clone()), &self.tasks);
-        Ok(())
+        Ok(address)
     }
 
     /// Prints `ready URL` once all conditions hold, and returns when the drain begins. Until then it says what it waits for:

@@ -5,6 +5,8 @@ use hearsay_protocol::{AccountId, ConversationId, ConversationKey, MeetingId, Me
 
 /// Sorted sets that hold all conversations by their next deadline, spread over the nodes.
 pub(super) const DUE_SHARDS: usize = 32;
+/// Sorted sets that hold all errands by when they are due, spread over the nodes.
+pub(super) const LISTS: usize = 4;
 const SLOTS: u16 = 16_384;
 
 /// The keys of one conversation, and its channel.
@@ -63,6 +65,23 @@ pub(super) fn due_of(conversation: ConversationId) -> (String, u16) {
 
 pub(super) fn due(shard: usize) -> (String, u16) {
     let name = format!("hearsay:due:{shard}");
+    let slot = slot_of_tag(name.as_bytes());
+    (name, slot)
+}
+
+/// What is known of a conversation's errands; beside its keys.
+pub(super) fn errands(key: &ConversationKey) -> (String, u16) {
+    let keys = Keys::of(key);
+    (format!("{}:errands", keys.names[0].trim_end_matches(":head")), keys.slot)
+}
+
+/// The list that this conversation's errands stand on.
+pub(super) fn listed_of(conversation: ConversationId) -> (String, u16) {
+    listed(usize::try_from(conversation.get() % LISTS as u64).unwrap_or(0))
+}
+
+pub(super) fn listed(shard: usize) -> (String, u16) {
+    let name = format!("hearsay:errands:{shard}");
     let slot = slot_of_tag(name.as_bytes());
     (name, slot)
 }

@@ -32,7 +32,7 @@ use tokio::{
 
 use crate::{
     Batch, Bus, Claim, Entry, Error, Lease, Limits, Meta, Opened, Page, Proposal, Published, Read, Refusal, State,
-    Subscription, Tail, Ticked, VISITS, Watch,
+    Subscription, Tail, Ticked, VISITS, Watch, errand,
     lifecycle::{AnalystProgress, Life, added_id},
     metrics as log_metrics,
     subscription::Subscriber,
@@ -41,6 +41,7 @@ use crate::{
 mod calls;
 mod codec;
 mod config;
+mod errands;
 mod keys;
 mod lives;
 mod metrics;
@@ -559,6 +560,11 @@ impl Inner {
             if let Some(next) = self.next(&life, now) {
                 self.due_by(&key, next).await?;
             }
+            if self.limits.followed {
+                // Before it opens: of one that never does, the errand comes to nothing.
+                let what = now.micros().to_string();
+                self.put_errand(&key, errand::FOLLOW, what.as_bytes(), errand::FOLLOW_AFTER, usize::MAX).await?;
+            }
             let started = Event::Started(Started { at: now, title: proposal.title.clone() });
             let first = encoded(&PublisherId::Clock, 1, &[], std::slice::from_ref(&started));
             let mut packed = Vec::with_capacity(32);
@@ -791,6 +797,8 @@ impl Inner {
             let loaded = self.load(key).await?;
             let mut life = loaded.life.clone();
             life.deleted(loaded.now);
+            // First: who deletes again because this was not done finds that it is not deleted.
+            self.forget_errands(key).await?;
             if self.close(key, &loaded, &life, &[]).await? {
                 return Ok(());
             }
@@ -941,6 +949,10 @@ impl Bus for RedisBus {
 
     fn record<'a>(&'a self, key: &'a ConversationKey) -> BoxFuture<'a, Result<Option<Bytes>, Error>> {
         Box::pin(self.inner.record(key))
+    }
+
+    fn errands(&self) -> &dyn errand::Errands {
+        self
     }
 
     fn delete<'a>(&'a self, key: &'a ConversationKey) -> BoxFuture<'a, Result<(), Error>> {

@@ -36,7 +36,7 @@ impl Subjected {
         for port in ports {
             ask(*port, "FLUSHALL").await;
         }
-        let limits = Limits { subscription_capacity: 16, ..Limits::default() };
+        let limits = Limits { subscription_capacity: 16, followed: true, ..Limits::default() };
         let config = RedisConfig::parse(url).expect("a valid URL");
         let bus = RedisBus::connect(config, limits.clone(), tasks).await.expect("it can hold the log");
         Self { bus, limits, ports: ports.to_vec(), dumps: Mutex::default() }

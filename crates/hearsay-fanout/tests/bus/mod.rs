@@ -242,6 +242,10 @@ fn unused<'a, T: Send + 'a>() -> Answer<'a, T> {
 }
 
 impl Bus for FakeBus {
+    fn errands(&self) -> &dyn hearsay_bus::errand::Errands {
+        panic!("no test needs them")
+    }
+
     fn now(&self) -> Answer<'_, Timestamp> {
         unused()
     }

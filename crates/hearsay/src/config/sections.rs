@@ -89,6 +89,9 @@ pub(crate) struct BusConfig {
     pub(crate) max_conversations: usize,
     /// Deliveries that wait for one subscriber.
     pub(crate) subscription_capacity: usize,
+    /// There are rules for automated actions.
+    #[serde(skip)]
+    pub(crate) followed: bool,
 }
 
 impl Default for BusConfig {
@@ -108,6 +111,7 @@ impl Default for BusConfig {
             max_entries: limits.max_entries,
             max_conversations: limits.max_conversations,
             subscription_capacity: limits.subscription_capacity,
+            followed: limits.followed,
         }
     }
 }
@@ -154,6 +158,7 @@ impl BusConfig {
             max_entries: self.max_entries,
             max_conversations: self.max_conversations,
             subscription_capacity: self.subscription_capacity,
+            followed: self.followed,
         }
     }
 }
