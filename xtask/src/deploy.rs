@@ -22,7 +22,7 @@ use crate::{
 const KUBERNETES: [&str; 2] = ["1.36", "1.37"];
 const OVERLAYS: [&str; 3] = ["single", "production", "redis-cluster"];
 /// Not in any overlay; checked beside the base.
-const EXAMPLES: [&str; 2] = ["ingress", "gateway-api"];
+const EXAMPLES: [&str; 3] = ["ingress", "gateway-api", "actions"];
 /// Kinds that Kubernetes has no schemas of.
 const CUSTOM: [&str; 3] = ["PodMonitor", "PrometheusRule", "HTTPRoute"];
 

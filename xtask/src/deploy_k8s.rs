@@ -252,7 +252,7 @@ pub(crate) fn faults(objects: &[Value], effective: &Effective<'_>) -> Vec<String
     for workload in of_kind(objects, &["Deployment"]) {
         for container in containers(workload) {
             let arguments: Vec<_> = list(&container["args"]).iter().filter_map(Value::as_str).collect();
-            let Some(&role @ ("gateway" | "recognizer")) = arguments.first() else { continue };
+            let Some(&role @ ("gateway" | "recognizer" | "actions")) = arguments.first() else { continue };
             let spec = &workload["spec"]["template"]["spec"];
             let file = list(&spec["volumes"]).iter().find_map(|volume| {
                 let map = volume["configMap"]["name"].as_str()?;
@@ -284,8 +284,12 @@ pub(crate) fn faults(objects: &[Value], effective: &Effective<'_>) -> Vec<String
                 let value = config.get(section).and_then(|section| section.get(key));
                 value.and_then(toml::Value::as_str).unwrap_or_default().to_owned()
             };
-            let port = if role == "gateway" { "http" } else { "grpc" };
-            for (wanted, listen) in [(port, text(role, "listen")), ("admin", text("admin", "listen"))] {
+            let own = match role {
+                "gateway" => Some(("http", text(role, "listen"))),
+                "recognizer" => Some(("grpc", text(role, "listen"))),
+                _ => None,
+            };
+            for (wanted, listen) in own.into_iter().chain([("admin", text("admin", "listen"))]) {
                 let ports = list(&container["ports"]).iter();
                 let mut ports =
                     ports.filter(|port| port["name"] == wanted).filter_map(|port| port["containerPort"].as_u64());

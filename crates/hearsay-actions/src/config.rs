@@ -21,7 +21,7 @@ pub struct Config {
     pub in_flight: NonZeroUsize,
     /// Conversations that one process follows at once.
     pub conversations: NonZeroUsize,
-    /// Errands on the list of all processes; with more, nothing new is put until some are done, and the log waits.
+    /// Errands on the list of all processes, one a live conversation and one a message not delivered; with more, nothing new is put until some are done, and the log waits.
     pub listed: usize,
     /// Sendings of one conversation; what more its insights ask for is left out, and counted.
     pub per_conversation: usize,
@@ -52,7 +52,7 @@ impl Default for Config {
         Self {
             in_flight: const { NonZeroUsize::new(16).expect("not zero") },
             conversations: const { NonZeroUsize::new(2_000).expect("not zero") },
-            listed: 100_000,
+            listed: 200_000,
             per_conversation: 2_000,
             settle: HumanDuration::from_secs(5),
             timeout: HumanDuration::from_secs(15),

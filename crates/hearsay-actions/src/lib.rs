@@ -54,6 +54,9 @@ const LATER: Duration = Duration::from_secs(1);
 const SLACK: Duration = Duration::from_secs(10);
 /// Errands taken up in one go.
 const BATCH: usize = 64;
+/// Messages in hand: being sent, or waiting for their turn; and of one rule, so that one that hangs leaves room for others.
+const IN_HAND: usize = 256;
+const IN_HAND_OF_ONE: usize = 32;
 
 /// Carries out the rules, for all conversations whose log is on this bus.
 struct Actions {
@@ -67,9 +70,15 @@ struct Actions {
     /// Errands on the list when it was last looked at.
     listed: AtomicUsize,
     following: Arc<Semaphore>,
-    sending: Arc<Semaphore>,
-    /// Of each rule: one that hangs leaves room for the others.
-    by_rule: HashMap<String, Arc<Semaphore>>,
+    in_hand: Arc<Semaphore>,
+    sending: Semaphore,
+    by_rule: HashMap<String, Turns>,
+}
+
+/// What one rule may take up.
+struct Turns {
+    in_hand: Semaphore,
+    sending: Semaphore,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -104,9 +113,10 @@ pub async fn start(config: Config, bus: Arc<dyn Bus>, tasks: &Tasks) -> Result<(
         None => None,
     };
     let of_one = config.in_flight.get().div_ceil(2);
+    let turns = || Turns { in_hand: Semaphore::new(IN_HAND_OF_ONE), sending: Semaphore::new(of_one) };
     let names = config.webhooks.iter().map(|rule| &rule.name).chain(config.mails.iter().map(|rule| &rule.name));
     let actions = Arc::new(Actions {
-        by_rule: names.map(|name| (name.clone(), Arc::new(Semaphore::new(of_one)))).collect(),
+        by_rule: names.map(|name| (name.clone(), turns())).collect(),
         bus,
         tasks: tasks.clone(),
         webhooks,
@@ -114,7 +124,8 @@ pub async fn start(config: Config, bus: Arc<dyn Bus>, tasks: &Tasks) -> Result<(
         put: Notify::new(),
         listed: AtomicUsize::new(0),
         following: Arc::new(Semaphore::new(config.conversations.get())),
-        sending: Arc::new(Semaphore::new(config.in_flight.get())),
+        in_hand: Arc::new(Semaphore::new(IN_HAND)),
+        sending: Semaphore::new(config.in_flight.get()),
         config,
     });
     tracing::info!(
@@ -148,14 +159,14 @@ impl Actions {
 
     /// Takes up what there is room for. Answers whether there may be more.
     async fn take(self: &Arc<Self>) -> Result<bool, Error> {
-        let room = self.sending.available_permits() + self.following.available_permits();
+        let room = self.in_hand.available_permits() + self.following.available_permits();
         let lease = self.config.timeout.get() + SLACK;
         let Taken { errands, listed } = call(self.bus.errands().take(room.min(BATCH), lease)).await?;
         self.listed.store(listed, Ordering::Relaxed);
         metrics::listed(listed);
         let full = errands.len() == BATCH;
         for (key, id) in errands {
-            let room = if id == FOLLOW { &self.following } else { &self.sending };
+            let room = if id == FOLLOW { &self.following } else { &self.in_hand };
             match Arc::clone(room).try_acquire_owned() {
                 Ok(permit) => self.begin(permit, key, id),
                 Err(_) => {

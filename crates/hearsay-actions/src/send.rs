@@ -9,7 +9,10 @@ use bytes::Bytes;
 use hearsay_bus::Error;
 use hearsay_conversation::{Attempt, Sending, SendingState, Way};
 use hearsay_protocol::{ConversationKey, Timestamp};
-use tokio::time::Instant;
+use tokio::{
+    sync::SemaphorePermit,
+    time::{Instant, timeout},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -23,6 +26,36 @@ use crate::{
 
 /// What is not understood here is left to a version that does.
 const NEWER: Duration = Duration::from_secs(60);
+
+/// How long a message that is in hand waits for its rule, and then for anybody's turn.
+const WAIT: Duration = Duration::from_secs(4);
+
+/// Held while a message is sent; turns of a rule that there is no more need none.
+type Turn<'a> = [Option<SemaphorePermit<'a>>; 3];
+
+impl Actions {
+    /// Waits for a turn to send by this rule; or else answers after which time to come again.
+    async fn turn(&self, rule: &str) -> Result<Turn<'_>, Duration> {
+        let drain = self.tasks.drain();
+        let later = || {
+            metrics::no_room("rule");
+            LATER.mul_f64(1.0 + 4.0 * rand::random::<f64>())
+        };
+        let (mut in_hand, mut of_rule) = (None, None);
+        if let Some(turns) = self.by_rule.get(rule) {
+            in_hand = Some(turns.in_hand.try_acquire().map_err(|_| later())?);
+            of_rule = tokio::select! {
+                turn = timeout(WAIT, turns.sending.acquire()) => turn.map_err(|_| later())?.ok(),
+                () = drain.cancelled() => return Err(Duration::ZERO),
+            };
+        }
+        let any = tokio::select! {
+            turn = timeout(WAIT, self.sending.acquire()) => turn.map_err(|_| later())?.ok(),
+            () = drain.cancelled() => return Err(Duration::ZERO),
+        };
+        Ok([in_hand, of_rule, any])
+    }
+}
 
 /// What became of a try.
 struct Tried {
@@ -66,11 +99,10 @@ async fn attempt(actions: &Actions, key: &ConversationKey, id: Uuid) -> Result<(
     if sending.state != SendingState::Waiting {
         return call(errands.again(key, id, None)).await;
     }
-    let turn = actions.by_rule.get(&sending.rule).map(|turns| turns.try_acquire());
-    if matches!(turn, Some(Err(_))) {
-        metrics::no_room("rule");
-        return call(errands.again(key, id, Some(LATER))).await;
-    }
+    let _turn = match actions.turn(&sending.rule).await {
+        Ok(turn) => turn,
+        Err(pause) => return call(errands.again(key, id, Some(pause))).await,
+    };
     let now = call(actions.bus.now()).await?;
     let begun = Instant::now();
     let tried = {

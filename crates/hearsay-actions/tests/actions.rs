@@ -7,7 +7,7 @@ mod stage;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use hearsay_actions::{Config, Mail, On, Smtp, SmtpTls, Webhook};
-use hearsay_bus::{Bus, Limits, MemoryBus, SystemClock, drive};
+use hearsay_bus::{Bus, Limits, MemoryBus, SystemClock, drive, errand::FOLLOW};
 use hearsay_conversation::{Conversation, Record, SendingState};
 use hearsay_protocol::{EventId, event::InsightBody};
 use hearsay_runtime::{HumanDuration, Tasks};
@@ -388,12 +388,20 @@ async fn who_comes_after_goes_on_and_doubles_nothing() {
     ids.dedup();
     assert_eq!((ids.len(), taken.len()), (16, 16), "each once");
     assert!(expected.iter().all(|id| ids.contains(id)));
-    until("nobody follows", async || {
-        let taken = stage.bus.errands().take(0, Duration::ZERO).await.unwrap();
-        (taken.listed == 0).then_some(())
-    })
-    .await;
+    until("nobody follows", async || nothing_is_listed(&stage.bus).await).await;
+    // Somebody died between the last move of the watermark and saying so.
+    follow_again(&meeting).await;
+    until("nobody follows", async || nothing_is_listed(&stage.bus).await).await;
+    assert_eq!(server.taken().len(), 16);
     finish(tasks).await;
+}
+
+async fn follow_again(meeting: &Meeting) {
+    meeting.bus.errands().again(&meeting.key, FOLLOW, Some(Duration::ZERO)).await.unwrap();
+}
+
+async fn nothing_is_listed(bus: &Arc<dyn Bus>) -> Option<()> {
+    (bus.errands().take(0, Duration::ZERO).await.unwrap().listed == 0).then_some(())
 }
 
 #[tokio::test]
@@ -421,8 +429,12 @@ async fn a_conversation_nobody_followed_is_told_of_from_its_record() {
     assert!(taken.iter().any(|it| it.id() == id.0.to_string() && it.json()["type"] == "insight.updated"));
     let ended = taken.iter().find(|it| it.json()["type"] == "conversation.ended").unwrap().json();
     assert_eq!(ended["data"]["questions"][0]["text"], "Is it late?");
+    until("nobody follows", async || nothing_is_listed(&bus).await).await;
+    // Whoever died before it said so: all of it is put again, and known.
+    follow_again(&meeting).await;
+    until("nobody follows", async || nothing_is_listed(&bus).await).await;
     finish(tasks).await;
-    assert_eq!(server.taken().len(), 2);
+    assert_eq!((server.taken().len(), meeting.sendings().await.len()), (2, 2));
 }
 
 #[tokio::test]
@@ -462,13 +474,41 @@ async fn full_is_decided_and_nothing_is_sent_of_what_was_deleted() {
     stage.bus.delete(&other.key).await.unwrap();
     server.at_least(1).await;
     stage.bus.delete(&meeting.key).await.unwrap();
-    until("nothing is known of it", async || {
-        let taken = stage.bus.errands().take(0, Duration::ZERO).await.unwrap();
-        (taken.listed == 0).then_some(())
+    until("nothing is known of it", async || nothing_is_listed(&stage.bus).await).await;
+    finish(tasks).await;
+    assert!(meeting.sendings().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_a_failover_took_off_the_list_is_listed_again_at_the_end() {
+    let mut stage = Stage::new();
+    let answer = |nth| if nth == 0 { "500 Oh" } else { "204 No Content" };
+    let server = webhooks(Box::new(move |nth| Some(format!("{}\r\n\r\n", answer(nth)))), None);
+    stage.to(&server, &[On::Question]);
+    stage.config.retry_first = HumanDuration::from_secs(1_000);
+    stage.config.retry_longest = HumanDuration::from_secs(1_000);
+    let tasks = stage.start().await;
+    let mut meeting = Meeting::open(&stage.bus, "m").await;
+    meeting.infer("Is it late?", InsightBody::Question).await;
+    until("it waits", async || meeting.sendings().await.into_iter().find(|it| it.attempts == 1)).await;
+    for (id, _) in stage.bus.errands().all(&meeting.key).await.unwrap() {
+        if id != FOLLOW {
+            // What the attempt writes down last is behind us when it is not listed any more.
+            until("it is struck off", async || {
+                stage.bus.errands().again(&meeting.key, id, None).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                (stage.bus.errands().take(0, Duration::ZERO).await.unwrap().listed == 1).then_some(())
+            })
+            .await;
+        }
+    }
+    meeting.end().await;
+    server.at_least(2).await;
+    until("it is delivered", async || {
+        meeting.sendings().await.iter().all(|it| it.state == SendingState::Delivered).then_some(())
     })
     .await;
     finish(tasks).await;
-    assert!(meeting.sendings().await.is_empty());
 }
 
 #[tokio::test]
