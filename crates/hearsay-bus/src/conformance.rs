@@ -802,8 +802,12 @@ async fn an_errand_is_put_once_and_taken_until_it_is_struck_off(stage: Stage<'_>
     stage.subject.advance(Duration::from_secs(29)).await;
     assert_eq!(take(8).await, []);
     stage.subject.advance(Duration::from_secs(31)).await;
-    assert_eq!(take(1).await.len(), 1, "no more than asked for");
-    assert_eq!(take(8).await.len(), 1);
+    let one = errands.take(1, lease).await.expect("reachable").errands;
+    assert_eq!(one.len(), 1, "no more than asked for");
+    let mut taken = take(8).await;
+    taken.extend(one.into_iter().filter(|(_, id)| *id != FOLLOW));
+    taken.sort_unstable_by_key(|(_, id)| *id);
+    assert_eq!(taken, [(key.clone(), first), (key.clone(), second)]);
     errands.again(&key, first, None).await.expect("reachable");
     stage.subject.advance(lease).await;
     assert_eq!(take(8).await, [(key.clone(), second)], "struck off");

@@ -130,8 +130,9 @@ impl Book {
     }
 
     pub(crate) fn take(&mut self, max: usize, now: Timestamp, lease: Duration) -> Taken {
-        let due = self.listed.iter_mut().filter(|(_, due)| **due <= now).take(max);
-        let errands = due.map(|((key, id), due)| {
+        let mut due: Vec<_> = self.listed.iter_mut().filter(|(_, due)| **due <= now).collect();
+        due.sort_unstable_by_key(|(_, due)| **due);
+        let errands = due.into_iter().take(max).map(|((key, id), due)| {
             *due = now + lease;
             (key.clone(), *id)
         });
