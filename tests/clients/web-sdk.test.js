@@ -8,7 +8,7 @@ import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
 
 import { proxy } from "../browser/lib/proxy.js";
-import { BECKETT, RATE, errors, open, say, token, until, within } from "./lib/house.js";
+import { BECKETT, RATE, errors, open, recording, say, token, until, within } from "./lib/house.js";
 
 const require = createRequire(import.meta.url);
 
@@ -61,7 +61,7 @@ after(async () => {
   await server.stop();
 });
 
-const EVENTS = ["connected", "started_listening", "conversation_created", "processing_started", "speech_recognition", "message", "processing_stopped", "conversation_completed"];
+const EVENTS = ["connected", "started_listening", "conversation_created", "processing_started", "speech_recognition", "message", "question", "action_item", "follow_up", "topic", "tracker", "processing_stopped", "conversation_completed"];
 
 /** Keeps what a connection tells. */
 function ears(connection) {
@@ -97,6 +97,23 @@ test("items 7, 16, 29: over an http:// base, events carry what was said, and sto
   assert.ok(heard.started_listening.length === 1 && heard.conversation_created[0].data.conversationId);
   assert.ok(heard.speech_recognition.every((message) => typeof message.punctuated.transcript === "string" && message.user.name === "Sam"));
   assert.ok(heard.speech_recognition.length > 0);
+});
+
+test("item 16: what was understood comes as events of their own", async () => {
+  const more = { insightTypes: ["question", "action_item", "follow_up"], trackers: [{ name: "Product", vocabulary: ["mobile app"] }] };
+  const { connection, heard, play } = await speaker(server.url, "speaker-insights-1", more);
+  await say(play, Infinity, recording("stand-up/maya.wav"));
+  await connection.stopProcessing();
+  await until("processing_stopped", () => heard.processing_stopped.length);
+  const [question] = heard.question;
+  assert.match(question.payload.content, /where are we with the mobile app/i);
+  assert.ok(question.from.name === "Sam" && question.messageReference.id && question.hints[0].value && question.confidence > 0, JSON.stringify(question));
+  const task = heard.action_item.find(({ payload }) => /end of this week/i.test(payload.content));
+  assert.ok(task && typeof task.dueBy.value === "string" && task.text === task.payload.content, JSON.stringify(heard.action_item));
+  const [tracker] = heard.tracker.flat();
+  assert.equal(tracker.name, "Product");
+  assert.deepEqual(tracker.matches.map(({ type, value, insightRefs }) => [type, value, insightRefs]), [["vocabulary", "mobile app", []]]);
+  assert.ok(tracker.matches[0].messageRefs[0].text.includes("mobile app") && tracker.matches[0].messageRefs[0].offset >= 0);
 });
 
 test("item 7: over a ws:// base it connects too", async () => {

@@ -84,6 +84,7 @@ struct Inferred<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     due_by: Option<&'a str>,
     revision: u32,
+    evidence: Vec<wire::EvidenceShape>,
 }
 
 #[derive(Serialize)]
@@ -108,6 +109,7 @@ struct Shape<'a> {
     messages: Vec<Message<'a>>,
     insights: Vec<Inferred<'a>>,
     topics: Vec<Inferred<'a>>,
+    trackers: Vec<Inferred<'a>>,
     partials: Vec<OpenPartial<'a>>,
 }
 
@@ -152,7 +154,7 @@ impl Picture {
                 }
             }
         }
-        let (mut insights, mut topics) = (Vec::new(), Vec::new());
+        let (mut insights, mut topics, mut trackers) = (Vec::new(), Vec::new(), Vec::new());
         for insight in self.fold.insights().filter(|insight| !audience.view.hides(insight)) {
             let (list, kind, assignee, due) = match &insight.body {
                 InsightBody::Question => (&mut insights, "question", None, None),
@@ -163,10 +165,11 @@ impl Picture {
                     (&mut insights, "follow_up", assignee.as_ref(), due.as_deref())
                 }
                 InsightBody::Topic { .. } => (&mut topics, "topic", None, None),
-                InsightBody::Tracker { .. } | InsightBody::Entity { .. } => continue,
+                InsightBody::Tracker { .. } => (&mut trackers, "tracker", None, None),
+                InsightBody::Entity { .. } => continue,
             };
             let text = match &insight.body {
-                InsightBody::Topic { phrase, .. } => phrase,
+                InsightBody::Topic { phrase: name, .. } | InsightBody::Tracker { tracker: name, .. } => name,
                 _ => &insight.text,
             };
             list.push(Inferred {
@@ -179,6 +182,7 @@ impl Picture {
                 assignee: assignee.map(|who| Member::from(&**who)),
                 due_by: due,
                 revision: insight.revision,
+                evidence: insight.evidence.iter().map(wire::EvidenceShape::from).collect(),
             });
         }
         let partials = partials.map(|partial| OpenPartial {
@@ -197,6 +201,7 @@ impl Picture {
             messages: messages.into(),
             insights,
             topics,
+            trackers,
             partials: partials.collect(),
         };
         frame::text(&wire::snapshot(position, &conversation, truncated))

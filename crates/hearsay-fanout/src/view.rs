@@ -39,9 +39,10 @@ impl InsightTypes {
     pub const TOPIC: Self = Self(8);
     pub const ALL: Self = Self(15);
 
-    /// By the names clients give them; unknown ones are left out.
+    /// By the names clients give them; unknown ones are left out. Topics come with any other, for the clients written in
+    /// JavaScript have events for them and refuse to ask for them.
     pub fn named<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> Self {
-        Self(names.into_iter().fold(0, |set, name| {
+        let asked = names.into_iter().fold(0, |set, name| {
             set | match name.as_ref() {
                 "question" => Self::QUESTION.0,
                 "action_item" => Self::ACTION_ITEM.0,
@@ -49,7 +50,8 @@ impl InsightTypes {
                 "topic" => Self::TOPIC.0,
                 _ => 0,
             }
-        }))
+        });
+        Self(if asked == 0 { 0 } else { asked | Self::TOPIC.0 })
     }
 
     pub fn holds(self, other: Self) -> bool {

@@ -1293,6 +1293,22 @@ export class Voice extends Target {
  * @property {number} at When it was said, in ms since 1970, as the server has it; when it came, of a provisional one.
  */
 /** @typedef {Person & { speaking: boolean, present: boolean }} Member */
+/** @typedef {{ messageId: string, start: number, end: number }} Evidence Characters (code points) of a caption's text; `start` = `end`: all of it. */
+/**
+ * What was understood of the conversation.
+ * @typedef {object} Insight
+ * @property {string} id
+ * @property {"question" | "action_item" | "follow_up" | "topic" | "tracker" | "entity"} kind
+ * @property {string} text The sentence; the phrase of a topic, the name of a tracker, the words of an entity.
+ * @property {Person} [from]
+ * @property {Person} [assignee]
+ * @property {string} [due] RFC 3339.
+ * @property {number} score 0 to 1.
+ * @property {Evidence[]} evidence The words it came from.
+ * @property {number} revision A higher one of the same id replaces it.
+ */
+/** @typedef {{ speakers: { user: Person, talkMs: number, ratio: number, wpm: number, interruptions: number }[], silenceMs: number, overlapMs: number }} Analytics */
+/** @typedef {{ id: string, name: string, startTime: string, topics: string[], summary: string[], actionItems: { text: string, assignee?: string, dueBy?: string }[] }} Earlier A conversation somebody was in before. */
 
 /**
  * A conversation has its own id for each of its members; the client's own outlives it.
@@ -1303,6 +1319,36 @@ function person({ id = "", name = "", userId = "" } = {}) {
   return { id: userId || id, name, userId };
 }
 
+/** @param {Frame} frame @returns {Analytics} */
+function analytics({ speakers = [], silenceMs = 0, overlapMs = 0 }) {
+  const speaker = (/** @type {Frame} */ { user, talkMs, ratio, wpm, interruptions }) => ({ user: person(user), talkMs, ratio, wpm, interruptions });
+  return { speakers: speakers.map(speaker), silenceMs, overlapMs };
+}
+
+/** Insights of a message of the server. @param {Frame} frame @returns {(Insight & { retracted: boolean })[]} */
+function understood(frame) {
+  const both = (/** @type {Frame} */ { id, revision = 0, retracted = false, evidence = [] }) => ({ id, revision, retracted, evidence });
+  return [
+    ...(frame.insights ?? []).map((/** @type {Frame} */ it) => ({
+      ...both(it),
+      kind: it.type,
+      text: it.text,
+      from: it.from && person(it.from),
+      assignee: it.assignee && person(it.assignee),
+      due: it.dueBy?.value,
+      score: it.confidence,
+    })),
+    ...(frame.topics ?? []).map((/** @type {Frame} */ it) => ({ ...both(it), kind: "topic", text: it.phrases, score: it.score })),
+    ...(frame.trackers ?? []).map((/** @type {Frame} */ it) => ({ ...both(it), kind: "tracker", text: it.name, score: 1 })),
+    ...(frame.entities ?? []).map((/** @type {Frame} */ it) => ({ ...both(it), kind: "entity", text: it.matches?.[0]?.detectedValue ?? "", score: 1 })),
+  ];
+}
+
+/** An insight of a snapshot. @param {Frame} found @returns {Insight & { retracted: boolean }} */
+function kept({ id, type, text, score, from, assignee, dueBy, evidence = [], revision = 0 }) {
+  return { id, kind: /** @type {Insight["kind"]} */ (type), text, score, from: from && person(from), assignee: assignee && person(assignee), due: dueBy, evidence, revision, retracted: false };
+}
+
 /** Finals kept; older ones are read over REST. */
 const MAX_CAPTIONS = 2_000;
 /** A provisional caption that nothing follows is of a speaker who is gone. */
@@ -1311,6 +1357,10 @@ const STALE_MS = 20_000;
 const AGAIN_MS = 1_000;
 /** A listener that returned and hears nothing of its conversation for this long asks whether it ended. */
 const QUIET_MS = 3_000;
+/** Insights kept of one conversation; the oldest go. */
+const MAX_INSIGHTS = 2_000;
+/** People of whom one is asked what is known of them, when joining late. */
+const MAX_ASKED = 50;
 
 /**
  * One meeting: what is said in it, by whom, and a voice in it.
@@ -1318,7 +1368,9 @@ const QUIET_MS = 3_000;
  * Events with `detail`: `caption` (a {@link Caption}), `withdrawn` (a speaker's provisional caption is gone: its id),
  * `members`, `connection` (`{ state, delayMs }`), `reconnected`, `gap` (`{ reason, recovered }`: something is missing, or
  * was read again), `conversation` (`{ id, state: "began" | "ended" }`), `listeners` (`{ count }`), `trouble`
- * (`{ code, details }`), `frame` (every message as it came).
+ * (`{ code, details }`), `insight` (an {@link Insight}, new or revised), `retracted` (its id), `analytics`, `history`
+ * (`{ participant, conversations }`: somebody was in these before; for tokens that may read them), `frame` (every message
+ * as it came).
  */
 export class Meeting extends Target {
   /** Finals in the order of the log. @type {Caption[]} */
@@ -1327,6 +1379,12 @@ export class Meeting extends Target {
   provisional = new Map();
   /** @type {Map<string, Member>} */
   members = new Map();
+  /** What was understood of the conversation that goes on, by id. @type {Map<string, Insight>} */
+  insights = new Map();
+  /** Who spoke how long, so far. @type {Analytics | undefined} */
+  analytics;
+  /** Earlier conversations of people, latest first. @type {Map<string, Earlier[]>} */
+  earlier = new Map();
   /** @type {Voice | undefined} */
   voice;
   /** Of the own stream, as the server tells it. @type {Frame | undefined} */
@@ -1341,6 +1399,9 @@ export class Meeting extends Target {
   #token;
   #title;
   #insightTypes;
+  /** @type {{ name: string, vocabulary: string[] }[]} */ #trackers;
+  /** @type {HearsaySocket | undefined} */ #speaking;
+  /** The token does not let its holder read what is known of people. */ #unknowing = false;
   /** @type {HearsaySocket | undefined} */ #listening;
   /** @type {Set<string>} */ #known = new Set();
   /** @type {Map<string, ReturnType<typeof setTimeout>>} */ #stale = new Map();
@@ -1359,9 +1420,10 @@ export class Meeting extends Target {
    * @param {string} [options.name] Of who speaks here.
    * @param {string} [options.userId] Two voices of one id are one member.
    * @param {string} [options.title]
-   * @param {string[]} [options.insightTypes]
+   * @param {string[]} [options.insightTypes] What is to be found in what everybody says: `question`, `action_item`, `follow_up`, `topic`.
+   * @param {{ name: string, vocabulary: string[] }[]} [options.trackers]
    */
-  constructor({ url, meeting, token, renewToken, name = "", userId, title, insightTypes = [] }) {
+  constructor({ url, meeting, token, renewToken, name = "", userId, title, insightTypes = [], trackers = [] }) {
     super();
     this.url = new URL(url, globalThis.location?.href).origin;
     this.meeting = meeting;
@@ -1370,6 +1432,7 @@ export class Meeting extends Target {
     this.#token = token;
     this.#title = title;
     this.#insightTypes = insightTypes;
+    this.#trackers = trackers;
     this.#renewToken = renewToken ?? (() => this.#refresh());
   }
 
@@ -1382,7 +1445,7 @@ export class Meeting extends Target {
   listen() {
     if (this.#listening || this.#left) return;
     // All positions, so that a missing one is seen, and repaired.
-    const socket = this.#socket("/v1/subscribe/", "?history=snapshot&view=all");
+    const socket = this.#socket("/v1/subscribe/", "?history=snapshot&view=all&presence=true");
     this.#listening = socket;
     socket.addEventListener("message", (event) => this.#frame(JSON.parse(/** @type {MessageEvent} */ (event).data)));
     socket.addEventListener("connection", (event) => this.#pass(event));
@@ -1423,20 +1486,23 @@ export class Meeting extends Target {
     const voice = new Voice(socket, source, context, { encoding, messageMs: Math.max(20, Math.min(100, messageMs)) });
     this.voice = voice;
     voice.addEventListener("ended", () => {
-      if (this.voice === voice) this.voice = undefined;
+      if (this.voice === voice) this.voice = this.#speaking = undefined;
       this.streamHealth = undefined;
     });
     const start = {
       type: "start_request",
       insightTypes: this.#insightTypes,
+      ...(this.#trackers.length > 0 ? { trackers: this.#trackers } : {}),
       config: {
         ...(this.#title ? { meetingTitle: this.#title } : {}),
         speechRecognition: { encoding, sampleRateHertz: encoding === "OPUS" ? 48_000 : context.sampleRate },
       },
       speaker: { userId: this.userId, name: this.name },
       noConnectionTimeout: 60,
-      hearsay: { ack: true, health: true, presence: true },
+      // Whoever listens, too, is told who comes and goes by that socket.
+      hearsay: { ack: true, health: true, presence: this.#listening === undefined },
     };
+    this.#speaking = socket;
     try {
       await new Promise((resolve, reject) => {
         setTimeout(() => reject(new Error("the server did not answer in time")), SPEAK_MS);
@@ -1453,11 +1519,20 @@ export class Meeting extends Target {
       await voice.begin();
     } catch (error) {
       for (const track of source.stream?.getTracks() ?? []) track.stop();
-      this.voice = undefined;
+      this.voice = this.#speaking = undefined;
       socket.close();
       throw error;
     }
     return voice;
+  }
+
+  /**
+   * Watches for these from now on, and in what was said before. Takes effect while this meeting has a voice.
+   * @param {{ name: string, vocabulary: string[] }[]} trackers
+   */
+  track(trackers) {
+    this.#trackers = trackers;
+    this.#speaking?.send(JSON.stringify({ type: "update_request", trackers }));
   }
 
   /** Stops speaking and listening. */
@@ -1529,8 +1604,7 @@ export class Meeting extends Target {
         voice.dispatchEvent(custom("health", frame));
         break;
       case "presence":
-        if (frame.kind === "listeners") this.dispatchEvent(custom("listeners", { count: frame.listeners }));
-        else this.#presence(frame);
+        this.#presence(frame);
         break;
       case "message_response":
         for (const said of frame.messages ?? []) {
@@ -1548,7 +1622,8 @@ export class Meeting extends Target {
   }
 
   /** @param {Frame} frame */
-  #presence({ kind, user }) {
+  #presence({ kind, user, listeners }) {
+    if (kind === "listeners") this.dispatchEvent(custom("listeners", { count: listeners }));
     const member = this.#member(user);
     if (!member) return;
     const { present, speaking } = member;
@@ -1591,6 +1666,20 @@ export class Meeting extends Target {
         else if (frame.message?.type === "conversation_created") this.#began(frame.message.data.conversationId);
         else if (frame.message?.type === "conversation_completed") this.#ended();
         return;
+      case "presence":
+        return this.#presence(frame);
+      case "analytics":
+        this.analytics = analytics(frame);
+        this.dispatchEvent(custom("analytics", this.analytics));
+        return;
+      case "history":
+        return this.#history(frame);
+      case "insight_response":
+      case "topic_response":
+      case "tracker_response":
+      case "entity_response":
+        for (const found of understood(frame)) this.#insight(found);
+        return;
       case "gap":
         if (frame.reason === "conversation") void this.#missed(true);
         else this.dispatchEvent(custom("gap", { reason: frame.reason, recovered: false }));
@@ -1603,7 +1692,11 @@ export class Meeting extends Target {
     if (this.conversationId === id) return;
     const before = this.conversationId;
     this.conversationId = id;
-    if (before) this.#forgetSpeaking();
+    if (before) {
+      this.#forgetSpeaking();
+      this.insights.clear();
+      this.analytics = undefined;
+    }
     this.dispatchEvent(custom("conversation", { id, state: "began" }));
   }
 
@@ -1663,9 +1756,50 @@ export class Meeting extends Target {
     this.#began(conversation.id);
     for (const member of conversation.members ?? []) this.#member(member);
     this.#read(conversation.messages ?? []);
+    for (const name of ["insights", "topics", "trackers"]) {
+      for (const found of conversation[name] ?? []) this.#insight(kept(found));
+    }
+    void this.#recall(conversation.members ?? []);
     this.#forgetSpeaking();
     for (const open of conversation.partials ?? []) {
       this.#caption({ user: open.user, punctuated: { transcript: open.text } });
+    }
+  }
+
+  /** @param {Insight & { retracted: boolean }} found */
+  #insight({ retracted, ...insight }) {
+    const known = this.insights.get(insight.id);
+    // A branch of the log tells again what is known.
+    if (known && known.revision > insight.revision) return;
+    if (retracted) {
+      if (this.insights.delete(insight.id)) this.dispatchEvent(custom("retracted", { id: insight.id }));
+      return;
+    }
+    this.insights.set(insight.id, insight);
+    const [oldest] = this.insights.keys();
+    if (this.insights.size > MAX_INSIGHTS) this.insights.delete(oldest);
+    this.dispatchEvent(custom("insight", insight));
+  }
+
+  /** @param {Frame} frame */
+  #history({ participant, conversations }) {
+    const who = person(participant);
+    if (!who.id || !conversations?.length) return;
+    this.earlier.set(who.id, conversations);
+    this.dispatchEvent(custom("history", { participant: who, conversations }));
+  }
+
+  /** What is known of who was here before this listener. @param {Frame[]} members In the shape of REST. */
+  async #recall(members) {
+    for (const { id, ...user } of members.slice(0, MAX_ASKED)) {
+      const who = person({ id, ...user });
+      if (!user.userId || this.earlier.has(who.id) || this.#unknowing || this.#left) continue;
+      try {
+        this.#history(await this.#fetch(`/v1/conversations/${this.conversationId}/members/${encodeURIComponent(id)}/history`));
+      } catch {
+        // The token is good for this meeting only, or the gateway does not tell such things.
+        this.#unknowing = true;
+      }
     }
   }
 

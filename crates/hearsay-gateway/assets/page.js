@@ -14,6 +14,15 @@ const TURN_MS = 45_000;
 /** Hues that differ for most eyes, in the order speakers appear. */
 const HUES = [195, 35, 300, 130, 255, 75, 340, 165];
 
+/** What is asked to be found in what everybody says. */
+const INSIGHTS = ["question", "action_item", "follow_up", "topic"];
+/** How each kind of insight is called. */
+const KINDS = /** @type {Record<string, string>} */ ({ question: "Question", action_item: "To do", follow_up: "Follow-up", tracker: "Watched" });
+/** Insights and topics in their lists; earlier ones are read over REST. */
+const MAX_LISTED = 200;
+/** Topics that are drawn: those with most mentions. */
+const MAX_TOPICS = 12;
+
 const HELD = "hearsay.token";
 
 // What the address says. The token never stays there: an address is copied and shown without a thought.
@@ -84,11 +93,17 @@ async function fromCredentials() {
   return String(answer.accessToken);
 }
 
-/** Tabs are different people; a reload is the same one. */
-function userId() {
-  const held = sessionStorage.getItem("hearsay.user") ?? crypto.randomUUID();
-  sessionStorage.setItem("hearsay.user", held);
-  return held;
+/** Names are different people, also in one browser; who returns under a name is the same one. @param {string} name */
+function userId(name) {
+  const held = localStorage.getItem("hearsay.browser") ?? crypto.randomUUID();
+  localStorage.setItem("hearsay.browser", held);
+  return `${held}/${name.toLowerCase()}`;
+}
+
+/** What the page watches for. */
+function watched() {
+  const words = /** @type {HTMLInputElement} */ ($("watch")).value.split(",").map((word) => word.trim());
+  return words.filter(Boolean).map((word) => ({ name: word, vocabulary: [word] }));
 }
 
 /** @param {string} token */
@@ -102,7 +117,7 @@ function join(token) {
   document.body.dataset.view = "meeting";
   form.hidden = true;
   for (const part of ["spoken", "side", "controls"]) $(part).hidden = false;
-  meeting = new Meeting({ url: location.origin, meeting: id, token, name, userId: userId() });
+  meeting = new Meeting({ url: location.origin, meeting: id, token, name, userId: userId(name), insightTypes: INSIGHTS, trackers: watched() });
   follow(meeting);
   meeting.listen();
   $("microphone").focus({ preventScroll: true });
@@ -232,7 +247,10 @@ function showFinal(caption) {
   }
   vanish(id);
   open?.span.remove();
-  turn.words.append(element("span", "said", caption.text), " ");
+  const said = element("span", "said", caption.text);
+  said.dataset.id = caption.id;
+  turn.words.append(said, " ");
+  if (evident.has(caption.id)) paint(caption.id);
   turn.at = caption.at;
   last = turn;
   announce(`${caption.speaker.name || "Somebody"}: ${caption.text}`);
@@ -286,6 +304,213 @@ $("latest").addEventListener("click", () => {
 });
 
 // ---------------------------------------------------------------------------------------------------------------------
+// What was understood
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** @typedef {import("./hearsay.js").Insight} Insight */
+
+/** Insights that point into a line, by its id. @type {Map<string, Map<string, Insight>>} */
+const evident = new Map();
+/** What the lists show. @type {Map<string, Insight>} */
+const listed = new Map();
+/** The insight whose words are lit. @type {string | undefined} */
+let lit;
+/** Which of its mentions was looked at last. */
+let mention = 0;
+
+const day = new Intl.DateTimeFormat(undefined, { weekday: "short", day: "numeric", month: "short" });
+const date = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" });
+
+/** @param {string} id @returns {HTMLElement | null} */
+const line = (id) => document.querySelector(`.said[data-id="${CSS.escape(id)}"]`);
+
+/** Marks the words of a line that something was understood from. @param {string} id Of the caption. */
+function paint(id) {
+  const said = line(id);
+  if (!said) return;
+  const letters = Array.from(said.textContent ?? "");
+  const found = [...(evident.get(id)?.values() ?? [])];
+  /** @type {{ start: number, end: number, insight: Insight }[]} */
+  const parts = found.flatMap((insight) =>
+    insight.evidence
+      .filter(({ messageId }) => messageId === id)
+      .map(({ start, end }) => (start < end ? { start, end: Math.min(end, letters.length), insight } : { start: 0, end: letters.length, insight })),
+  );
+  const cuts = [...new Set([0, letters.length, ...parts.flatMap(({ start, end }) => [start, end])])].sort((a, b) => a - b);
+  said.replaceChildren(
+    ...cuts.slice(1).map((end, index) => {
+      const start = cuts[index];
+      const text = letters.slice(start, end).join("");
+      const over = parts.filter((part) => part.start <= start && part.end >= end);
+      if (over.length === 0) return text;
+      const mark = element("mark", "", text);
+      mark.dataset.kind = over[0].insight.kind;
+      mark.toggleAttribute("data-lit", over.some(({ insight }) => insight.id === lit));
+      const kinds = [...new Set(over.map(({ insight }) => KINDS[insight.kind]).filter(Boolean))];
+      if (kinds.length > 0) mark.title = kinds.join(", ");
+      return mark;
+    }),
+  );
+}
+
+/** @param {Insight | undefined} insight */
+const linesOf = (insight) => [...new Set(insight?.evidence.map(({ messageId }) => messageId))];
+
+/** @param {Insight} insight */
+function understand(insight) {
+  const before = listed.get(insight.id);
+  for (const id of linesOf(before)) evident.get(id)?.delete(insight.id);
+  listed.set(insight.id, insight);
+  for (const id of linesOf(insight)) {
+    const there = evident.get(id) ?? new Map();
+    there.set(insight.id, insight);
+    evident.set(id, there);
+  }
+  for (const id of new Set([...linesOf(before), ...linesOf(insight)])) paint(id);
+  if (insight.kind === "topic") drawTopics();
+  else if (KINDS[insight.kind]) list(insight);
+  const [oldest] = listed.keys();
+  if (listed.size > MAX_LISTED) forget(oldest);
+}
+
+/** @param {string} id Of an insight that later words took back, or of one too many. */
+function forget(id) {
+  const insight = listed.get(id);
+  listed.delete(id);
+  for (const of of linesOf(insight)) {
+    evident.get(of)?.delete(id);
+    if (evident.get(of)?.size === 0) evident.delete(of);
+    paint(of);
+  }
+  document.getElementById(`insight-${id}`)?.remove();
+  $("understood").hidden = !$("insights").hasChildNodes();
+  drawTopics();
+}
+
+/** Another conversation begins; lines of the one before stay marked. */
+function unlist() {
+  listed.clear();
+  $("insights").replaceChildren();
+  $("understood").hidden = true;
+  drawTopics();
+  talkTime({ speakers: [], silenceMs: 0, overlapMs: 0 });
+}
+
+/** @param {Insight} insight */
+function list(insight) {
+  const item = element("li", "");
+  item.id = `insight-${insight.id}`;
+  item.dataset.kind = insight.kind;
+  const button = /** @type {HTMLButtonElement} */ (element("button", "insight"));
+  button.type = "button";
+  button.append(element("span", "kind", KINDS[insight.kind]), " ", element("span", "what", insight.text));
+  const due = insight.due ? `by ${day.format(new Date(insight.due))}` : "";
+  const who = [insight.assignee?.name, due].filter(Boolean).join(" · ");
+  if (who) button.append(" ", element("span", "facts", who));
+  button.addEventListener("click", () => light(insight.id));
+  item.append(button);
+  const there = document.getElementById(item.id);
+  if (there) there.replaceWith(item);
+  else $("insights").prepend(item);
+  $("understood").hidden = false;
+}
+
+/** Shows the words it came from; asked again, the next ones. @param {string} id */
+function light(id) {
+  const before = listed.get(lit ?? "");
+  const insight = listed.get(id);
+  mention = lit === id ? mention + 1 : 0;
+  lit = id;
+  for (const of of new Set([...linesOf(before), ...linesOf(insight)])) paint(of);
+  const shown = linesOf(insight).map(line).filter((it) => it !== null);
+  const words = shown[mention % Math.max(1, shown.length)];
+  if (!words) return notice("Its words are no longer on this page.");
+  following = false;
+  (words.querySelector("mark[data-lit]") ?? words).scrollIntoView({ block: "center" });
+}
+
+/** Each topic as a line of the meeting's time, with a stroke where it was mentioned. */
+function drawTopics() {
+  const topics = [...listed.values()].filter(({ kind }) => kind === "topic").sort((a, b) => b.evidence.length - a.evidence.length || b.score - a.score);
+  $("talked-about").hidden = topics.length === 0;
+  if (!meeting || topics.length === 0) return $("topics").replaceChildren();
+  const at = new Map(meeting.captions.map((caption) => [caption.id, caption.at]));
+  const [first = 0, last = 0] = [meeting.captions[0]?.at, meeting.captions.at(-1)?.at];
+  const span = Math.max(1, last - first);
+  const items = topics.slice(0, MAX_TOPICS).map((topic) => {
+    const item = element("li", "");
+    const button = /** @type {HTMLButtonElement} */ (element("button", "topic"));
+    button.type = "button";
+    const times = linesOf(topic).flatMap((id) => at.get(id) ?? []);
+    const strip = element("span", "strip");
+    strip.setAttribute("aria-hidden", "true");
+    for (const time of times) {
+      const stroke = element("i", "");
+      stroke.style.setProperty("--at", String((time - first) / span));
+      strip.append(stroke);
+    }
+    const count = Math.max(1, times.length);
+    button.append(element("span", "what", topic.text), element("span", "unseen", count === 1 ? ", mentioned once" : `, mentioned ${count} times`), strip);
+    button.addEventListener("click", () => light(topic.id));
+    item.append(button);
+    return item;
+  });
+  $("topics").replaceChildren(...items);
+}
+
+/** @param {number} ms */
+const minutes = (ms) => `${Math.floor(ms / 60_000)}:${String(Math.floor(ms / 1_000) % 60).padStart(2, "0")}`;
+
+/** Who spoke how long: one bar of shares, and a figure behind each name. @param {import("./hearsay.js").Analytics} analytics */
+function talkTime({ speakers }) {
+  const bar = $("shares");
+  const all = speakers.reduce((sum, { talkMs }) => sum + talkMs, 0);
+  bar.hidden = all === 0;
+  const shares = speakers.map(({ user, talkMs, wpm }) => ({ user, talkMs, wpm, share: talkMs / Math.max(1, all) }));
+  bar.replaceChildren(
+    ...shares.map(({ user, share }) => {
+      const part = element("i", "");
+      part.style.setProperty("--share", String(share));
+      part.style.setProperty("--hue", hue(user.id));
+      return part;
+    }),
+  );
+  bar.setAttribute("aria-label", `Talk time: ${shares.map(({ user, share }) => `${user.name || "somebody"} ${Math.round(share * 100)} %`).join(", ")}`);
+  const of = new Map(shares.map((it) => [it.user.id, it]));
+  for (const item of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("#people > li"))) {
+    const talked = of.get(item.dataset.id ?? "");
+    const figure = /** @type {HTMLElement} */ (item.querySelector(".talked"));
+    figure.textContent = talked ? minutes(talked.talkMs) : "";
+    figure.title = talked ? `Has spoken ${minutes(talked.talkMs)} min, ${Math.round(talked.share * 100)} % of what was said, ${Math.round(talked.wpm)} words a minute` : "";
+  }
+}
+
+/** What is known of somebody who was here before, under the name. @param {string} id */
+function recall(id) {
+  const item = document.querySelector(`#people > li[data-id="${CSS.escape(id)}"]`);
+  const conversations = meeting?.earlier.get(id);
+  if (!item || !conversations || item.querySelector(".earlier")) return;
+  const box = element("details", "earlier");
+  box.append(element("summary", "", conversations.length === 1 ? "Was here before, once" : `Was here before, ${conversations.length} times`));
+  for (const { name, startTime, topics, summary, actionItems } of conversations) {
+    const one = element("div", "");
+    one.append(element("p", "when", `${name || "Meeting"}, ${date.format(new Date(startTime))}`));
+    if (topics.length > 0) one.append(element("p", "", `About ${topics.join(", ")}.`));
+    for (const sentence of summary) one.append(element("p", "", sentence));
+    if (actionItems.length > 0) {
+      const tasks = element("ul", "");
+      for (const { text, assignee, dueBy } of actionItems) {
+        const facts = [assignee, dueBy && `by ${day.format(new Date(dueBy))}`].filter(Boolean).join(" · ");
+        tasks.append(element("li", "", facts ? `${text} (${facts})` : text));
+      }
+      one.append(tasks);
+    }
+    box.append(one);
+  }
+  item.append(box);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 // How it is going
 // ---------------------------------------------------------------------------------------------------------------------
 
@@ -316,6 +541,10 @@ function follow(meeting) {
   on(meeting, "caption", show);
   on(meeting, "withdrawn", ({ id }) => vanish(id));
   on(meeting, "members", people);
+  on(meeting, "insight", understand);
+  on(meeting, "retracted", ({ id }) => forget(id));
+  on(meeting, "analytics", talkTime);
+  on(meeting, "history", ({ participant }) => recall(participant.id));
   on(meeting, "listeners", ({ count }) => {
     $("listeners").textContent = count === 1 ? "1 page or program listens." : `${count} pages or programs listen.`;
   });
@@ -339,6 +568,7 @@ function follow(meeting) {
     else mark("gap", `Some lines before this are missing here (${reason}).`);
   });
   on(meeting, "conversation", ({ state }) => {
+    if (state === "began") unlist();
     if (state === "ended") mark("conversation", "The conversation has ended. Whoever speaks next begins a new one.");
   });
   on(meeting, "trouble", ({ code, details }) => {
@@ -373,8 +603,9 @@ function people(members) {
       talks.append(element("i", ""), element("i", ""), element("i", ""));
       item.style.setProperty("--who", `oklch(var(--who-light) var(--who-chroma) ${hue(member.id)})`);
       talks.append(element("span", "unseen", "speaks"));
-      item.append(face(member), name, talks);
+      item.append(face(member), name, talks, element("span", "talked"));
       list.append(item);
+      recall(member.id);
     }
     item.dataset.speaking = String(member.speaking);
     item.dataset.present = String(member.present);
@@ -515,6 +746,8 @@ document.addEventListener("drop", (event) => {
   event.preventDefault();
   if (meeting) play(event.dataTransfer?.files[0]);
 });
+
+$("watch").addEventListener("change", () => meeting?.track(watched()));
 
 $("invite").addEventListener("click", async () => {
   if (!meeting) return;

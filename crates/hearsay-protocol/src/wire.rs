@@ -494,10 +494,7 @@ pub struct Inferred<'a> {
 
 impl Inferred<'_> {
     fn evidence(&self) -> Vec<EvidenceShape> {
-        self.evidence
-            .iter()
-            .map(|part| EvidenceShape { message_id: part.message, start: part.start, end: part.end })
-            .collect()
+        self.evidence.iter().map(EvidenceShape::from).collect()
     }
 
     fn revision(&self) -> Revision {
@@ -505,12 +502,19 @@ impl Inferred<'_> {
     }
 }
 
-#[derive(Serialize)]
+/// Where the words of an insight stand.
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct EvidenceShape {
+pub struct EvidenceShape {
     message_id: Uuid,
     start: u32,
     end: u32,
+}
+
+impl From<&Evidence> for EvidenceShape {
+    fn from(it: &Evidence) -> Self {
+        Self { message_id: it.message, start: it.start, end: it.end }
+    }
 }
 
 /// Ours, on every insight: a higher revision of the same id replaces a lower one.

@@ -52,12 +52,23 @@ export const RATE = rate;
 /** The recording, in bytes of 16-bit samples. */
 export const SOUND = data;
 
-/** Says the recording, in 100 ms messages at the pace of speech, up to so many seconds. @param {(message: Buffer) => void} send @param {number} [seconds] */
-export async function say(send, seconds = Infinity) {
+/** Of the project's own, in bytes of 16-bit samples at the same rate. @param {string} name */
+export function recording(name) {
+  const it = read(readFileSync(new URL(`../../data/${name}`, import.meta.url)));
+  if (it.rate !== rate) throw new Error(`${name} has ${it.rate} Hz; ${rate} is wanted`);
+  return it.data;
+}
+
+/**
+ * Says a recording, in 100 ms messages at the pace of speech, up to so many seconds.
+ * @param {(message: Buffer) => void} send
+ * @param {number} [seconds]
+ */
+export async function say(send, seconds = Infinity, sound = SOUND) {
   const step = rate / 5;
   const begun = performance.now();
-  for (let at = 0; at < Math.min(data.length, seconds * rate * 2); at += step) {
-    send(data.subarray(at, at + step));
+  for (let at = 0; at < Math.min(sound.length, seconds * rate * 2); at += step) {
+    send(sound.subarray(at, at + step));
     await sleep(begun + (at / step + 1) * 100 - performance.now());
   }
 }
