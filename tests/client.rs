@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
 
-use crate::Server;
+use crate::{Entry, Server};
 
 /// Nothing a test waits for takes longer, however busy the machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,8 +27,13 @@ pub struct Client {
 impl Client {
     /// Connects to `path` (`/v1/...`, perhaps with a query).
     pub async fn connect(server: &Server, path: &str) -> Result<Self> {
+        Self::enter(&server.entry(), path).await
+    }
+
+    /// The same, without holding the server.
+    pub async fn enter(entry: &Entry, path: &str) -> Result<Self> {
         let separator = if path.contains('?') { '&' } else { '?' };
-        let url = format!("{}{path}{separator}access_token={}", server.url.replacen("http", "ws", 1), server.token);
+        let url = format!("{}{path}{separator}access_token={}", entry.url.replacen("http", "ws", 1), entry.token);
         let (socket, _) = timeout(PATIENCE, connect_async(url)).await.context("no handshake")??;
         Ok(Self { socket, frames: Vec::new(), closed: None })
     }
@@ -126,22 +131,35 @@ impl Client {
     /// Sends samples as fast as the socket takes them, reading what comes meanwhile.
     pub async fn pour(&mut self, samples: &[i16], bytes: usize) -> Result<()> {
         let all: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+        self.send_all(all.chunks(bytes).map(|chunk| (None, Message::binary(chunk.to_vec())))).await.map(drop)
+    }
+
+    /// Sends messages, each not before its time, reading what comes meanwhile. Answers when each was sent.
+    pub async fn send_all(
+        &mut self,
+        messages: impl Iterator<Item = (Option<Instant>, Message)>,
+    ) -> Result<Vec<Instant>> {
         let (mut sink, mut stream) = (&mut self.socket).split();
-        let mut pouring = std::pin::pin!(async {
-            for chunk in all.chunks(bytes) {
-                timeout(PATIENCE, sink.send(Message::binary(chunk.to_vec()))).await.context("not read")??;
+        let mut sending = std::pin::pin!(async {
+            let mut sent = Vec::new();
+            for (due, message) in messages {
+                if let Some(due) = due {
+                    sleep_until(due).await;
+                }
+                timeout(PATIENCE, sink.send(message)).await.context("not read")??;
+                sent.push(Instant::now());
             }
-            anyhow::Ok(())
+            anyhow::Ok(sent)
         });
         loop {
             tokio::select! {
-                poured = &mut pouring => return poured,
+                sent = &mut sending => return sent,
                 frame = stream.next() => match frame {
                     Some(Ok(Message::Text(text))) => self.frames.push((Instant::now(), serde_json::from_str(&text)?)),
-                    Some(Ok(Message::Close(frame))) => bail!("closed while pouring: {frame:?}"),
+                    Some(Ok(Message::Close(frame))) => bail!("closed while sending: {frame:?}"),
                     Some(Ok(_)) => {}
                     Some(Err(error)) => return Err(error.into()),
-                    None => bail!("the socket ended while pouring"),
+                    None => bail!("the socket ended while sending"),
                 },
             }
         }

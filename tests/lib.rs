@@ -4,9 +4,10 @@
 
 pub mod client;
 mod processes;
+pub mod soak;
 pub mod words;
 
-pub use processes::{Cluster, Link, Recognizer};
+pub use processes::{Cluster, Link, Recognizer, Setup};
 
 use std::{
     path::PathBuf,
@@ -74,7 +75,18 @@ pub fn binary(build: Build) -> Result<PathBuf> {
     Ok(folder.with_file_name(if release { "release" } else { "debug" }).join("hearsay"))
 }
 
+/// Where clients connect, and with what.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub url: String,
+    pub token: String,
+}
+
 impl Server {
+    pub fn entry(&self) -> Entry {
+        Entry { url: self.url.clone(), token: self.token.clone() }
+    }
+
     /// Starts `hearsay dev` with a configuration of its own and waits until it is ready.
     pub async fn start(build: Build, config: &[(&str, &str)]) -> Result<Self> {
         static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
@@ -142,20 +154,30 @@ impl Server {
 
     /// CPU seconds used so far, by all its threads.
     pub fn cpu_seconds(&self) -> Result<f64> {
-        let mut nanos = 0u64;
-        for task in std::fs::read_dir(format!("/proc/{}/task", self.pid()))? {
-            let stat = std::fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
-            nanos += stat.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or(0);
-        }
-        Ok(nanos as f64 / 1e9)
+        cpu_seconds(self.pid())
     }
 
     /// Resident memory, in bytes.
     pub fn memory(&self) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").trim().parse::<u64>()? * 1024)
+        memory(self.pid())
     }
+}
+
+/// CPU seconds a process has used so far, by all its threads that live.
+pub fn cpu_seconds(pid: u32) -> Result<f64> {
+    let mut nanos = 0u64;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = std::fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+        nanos += stat.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or(0);
+    }
+    Ok(nanos as f64 / 1e9)
+}
+
+/// Resident memory of a process, in bytes.
+pub fn memory(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").trim().parse::<u64>()? * 1024)
 }
 
 impl Drop for Server {

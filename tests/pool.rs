@@ -4,23 +4,14 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use hearsay_speech::codec::encode;
 use hearsay_tests::{
-    Cluster, Server,
+    Cluster, Setup,
     client::{Client, PATIENCE, wav},
     recordings,
+    soak::{DRIFT, FORMS, Fault, Heard, MESSAGE, Pace, Voice, Word, befall, say, say_all, say_through_kills},
 };
-use serde_json::{Value, json};
-use tokio::{
-    task::JoinHandle,
-    time::{Instant, sleep, sleep_until, timeout},
-};
-use tokio_tungstenite::tungstenite::Message;
-
-const MESSAGE: Duration = Duration::from_millis(100);
-
-/// How far a word may move.
-const DRIFT: f64 = 0.05;
+use serde_json::json;
+use tokio::{task::JoinHandle, time::timeout};
 
 /// Ana, and one who listens to her.
 struct Talk {
@@ -28,8 +19,6 @@ struct Talk {
     listener: JoinHandle<Result<Client>>,
     rate: u32,
 }
-
-type Word = (String, f64, f64);
 
 impl Talk {
     async fn begin(cluster: &Cluster, meeting: &str, rate: u32) -> Result<Self> {
@@ -116,158 +105,48 @@ async fn recognizers_that_freeze_drain_fall_silent_or_die_lose_no_word() -> Resu
     Ok(())
 }
 
-/// A voice as a client sends it.
-struct Voice {
-    name: &'static str,
-    config: Value,
-    /// Each with the length of audio it carries.
-    messages: Vec<(Vec<u8>, Duration)>,
-    /// Said before this message: from here on the audio has another format.
-    modify: Option<(usize, Value)>,
-}
-
-fn pcm(samples: &[i16]) -> Vec<u8> {
-    samples.iter().flat_map(|sample| sample.to_le_bytes()).collect()
-}
-
-/// The same speech in every form that clients send.
-fn voices(samples: &[i16], rate: u32) -> Result<Vec<Voice>> {
-    ensure!(rate == 48_000, "the recording has another rate");
-    let config = |encoding: &str, rate: u32| json!({"encoding": encoding, "sampleRateHertz": rate});
-    // Bytes in pieces that a message of this length has on the average.
-    let cut = |bytes: &[u8]| {
-        let messages = samples.len().div_ceil(rate as usize / 10);
-        let size = bytes.len().div_ceil(messages);
-        bytes.chunks(size).map(|chunk| (chunk.to_vec(), MESSAGE)).collect::<Vec<_>>()
-    };
-    let wide: Vec<i32> = samples.iter().map(|sample| i32::from(*sample)).collect();
-    let flac = encode::flac(&wide, 1, 16, rate, 4_096).context("no FLAC")?;
-    let (packets, skip) = encode::opus(samples, &encode::Opus::default()).context("no Opus")?;
-    let ogg = encode::ogg(&packets, skip, 5, 7).context("no Ogg")?;
-    let raw = packets.into_iter().map(|packet| (packet, Duration::from_millis(20))).collect();
-    // The second half comes from a telephone.
-    let half = samples.len() / 2 / 4_800 * 4_800;
-    let telephone: Vec<i16> = samples[half..]
-        .chunks(6)
-        .map(|six| (six.iter().map(|it| i32::from(*it)).sum::<i32>() / six.len() as i32) as i16)
-        .collect();
-    let mut changing = cut_every(&pcm(&samples[..half]), 9_600);
-    let at = changing.len();
-    changing.extend(cut_every(&encode::mulaw(&telephone), 800));
-    Ok(vec![
-        Voice { name: "linear16", config: config("LINEAR16", rate), messages: cut(&pcm(samples)), modify: None },
-        Voice { name: "flac", config: config("FLAC", rate), messages: cut(&flac), modify: None },
-        Voice { name: "ogg", config: config("OPUS", rate), messages: cut(&ogg), modify: None },
-        Voice { name: "opus", config: config("OPUS", rate), messages: raw, modify: None },
-        Voice {
-            name: "modified",
-            config: config("LINEAR16", rate),
-            messages: changing,
-            modify: Some((at, config("MULAW", 8_000))),
-        },
-    ])
-}
-
-fn cut_every(bytes: &[u8], size: usize) -> Vec<(Vec<u8>, Duration)> {
-    bytes.chunks(size).map(|chunk| (chunk.to_vec(), MESSAGE)).collect()
-}
-
-/// Says all of a voice, at its pace or as fast as it is taken, and answers what a listener heard.
-async fn heard(cluster: &Cluster, meeting: &str, voice: &Voice, live: bool) -> Result<(String, Vec<Word>)> {
-    let gateway: &Server = &cluster.gateways[0];
-    let path = format!("/v1/subscribe/{meeting}?view=all&history=all");
-    let mut listener = Client::connect(gateway, &path).await?;
-    let listening = tokio::spawn(async move { listener.drain().await.map(|()| listener) });
-    let mut speaker = Client::connect(gateway, &format!("/v1/realtime/insights/{meeting}")).await?;
-    let more = json!({"config": {"speechRecognition": voice.config}, "hearsay": {"recorded": !live}});
-    speaker.begin("Ana", 0, more).await?;
-    let began = Instant::now();
-    let mut said = Duration::ZERO;
-    for (n, (message, length)) in voice.messages.iter().enumerate() {
-        if let Some((_, config)) = voice.modify.as_ref().filter(|(at, _)| *at == n) {
-            speaker.send_json(json!({"type": "modify_request", "speechRecognition": config})).await?;
-        }
-        said += *length;
-        if live {
-            sleep_until(began + said).await;
-        }
-        speaker.send(Message::binary(message.clone())).await?;
-    }
-    speaker.stop().await?;
-    ensure!(speaker.closed == Some(1000), "{}: closed {:?}: {:?}", voice.name, speaker.closed, speaker.frames.last());
-    let listener = timeout(PATIENCE, listening).await.context("the listener was not let go")???;
-    let positions = listener.positions();
-    ensure!(
-        positions.windows(2).all(|pair| pair[0].0 == pair[1].0 && pair[1].1 == pair[0].1 + 1),
-        "{}: positions have a hole or a double: {positions:?}",
-        voice.name
-    );
-    Ok(told(&listener))
-}
-
-/// The text, and each word with its times from the first on: live streams' clocks begin when their audio does.
-fn told(listener: &Client) -> (String, Vec<Word>) {
-    let finals = listener.finals();
-    let text = finals.iter().map(|said| said.text.as_str()).collect::<Vec<_>>().join(" ");
-    let words: Vec<Word> = finals.into_iter().flat_map(|said| said.words).collect();
-    let begun = words.first().map_or(0.0, |word| word.1);
-    (text, words.into_iter().map(|(word, from, to)| (word, from - begun, to - begun)).collect())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_of_every_encoding_outlive_a_killed_and_a_drained_recognizer() -> Result<()> {
     let (samples, rate) = wav(&recordings()?.two_cities)?;
     // Enough for two moves.
-    let voices = voices(&samples[..20 * rate as usize], rate)?;
-    let mut cluster = Cluster::of(3, 1).await?;
+    let voices = FORMS
+        .map(|form| Voice::new(form, &samples[..20 * rate as usize], rate))
+        .into_iter()
+        .collect::<Result<Vec<_>>>()?;
+    let mut cluster = Cluster::of(2, 1).await?;
+    let gateway = cluster.gateways[0].entry();
     let mut unbroken = Vec::new();
     for voice in &voices {
-        let whole = heard(&cluster, &format!("unbroken-{}", voice.name), voice, false).await?;
-        ensure!(whole.1.len() > 20, "{}: too little was said to prove anything: {whole:?}", voice.name);
+        let whole = say(&gateway, &format!("unbroken-{}", voice.form), voice, Pace::Poured).await?;
+        ensure!(whole.words().len() > 20, "{}: too little was said to prove anything: {whole:?}", voice.form);
         unbroken.push(whole);
     }
     // A live stream of each, as the same cluster hears them at once.
-    let moved_before = cluster.gateways[0].metric("hearsay_uplink_audio_replayed_bytes_total").await?;
-    let broken = {
-        let cluster = &cluster;
-        let talks = voices
-            .iter()
-            .map(|voice| async move { heard(cluster, &format!("broken-{}", voice.name), voice, true).await });
-        let worst = async {
-            sleep(Duration::from_secs(5)).await;
-            let killed = busiest(cluster, None).await?;
-            cluster.recognizers[killed].signal("-KILL")?;
-            sleep(Duration::from_secs(5)).await;
-            let drained = busiest(cluster, Some(killed)).await?;
-            cluster.recognizers[drained].signal("-TERM")?;
-            anyhow::Ok((killed, drained))
-        };
-        let (broken, worst) = tokio::join!(futures::future::try_join_all(talks), worst);
-        worst?;
-        broken?
-    };
-    for (voice, (unbroken, broken)) in voices.iter().zip(unbroken.iter().zip(&broken)) {
-        println!("{}: {} words", voice.name, broken.1.len());
-        same(unbroken, broken);
+    let replayed = "hearsay_uplink_audio_replayed_bytes_total";
+    let before = cluster.gateways[0].metric(replayed).await?;
+    let talks = say_all(&gateway, "broken", &voices);
+    let (broken, befallen) = tokio::join!(talks, befall(&mut cluster, Fault::Killed, Duration::from_secs(5)));
+    befallen?;
+    for (unbroken, broken) in unbroken.iter().zip(&broken?) {
+        unbroken.is_same(broken, true)?;
     }
-    let replayed = cluster.gateways[0].metric("hearsay_uplink_audio_replayed_bytes_total").await? - moved_before;
-    ensure!(replayed > 0.0, "nobody was in the middle of anything");
-    cluster.recognizers.clear();
+    ensure!(cluster.gateways[0].metric(replayed).await? > before, "nobody was in the middle of anything");
     Ok(())
 }
 
-/// The recognizer with the most streams.
-async fn busiest(cluster: &Cluster, not: Option<usize>) -> Result<usize> {
-    let mut most = None;
-    for (n, one) in cluster.recognizers.iter().enumerate().filter(|(n, _)| Some(*n) != not) {
-        let streams = one.metric("hearsay_recognizer_streams").await?;
-        if most.is_none_or(|(_, most)| streams > most) {
-            most = Some((n, streams));
-        }
-    }
-    let (n, streams) = most.context("a recognizer")?;
-    ensure!(streams > 0.0, "nobody is heard");
-    Ok(n)
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_whose_recognizer_is_killed_again_and_again_has_the_same_words() -> Result<()> {
+    let (samples, rate) = wav(&recordings()?.two_cities)?;
+    let voice = Voice::new("linear16", &samples, rate)?;
+    // Not measured at each start, which takes a second.
+    let settings = vec![("HEARSAY__RECOGNIZER__RATED", "20".to_owned())];
+    let mut cluster = Cluster::with(Setup { recognizers: 2, gateways: 1, settings, ..Setup::default() }).await?;
+    let unbroken = say(&cluster.gateways[0].entry(), "unbroken", &voice, Pace::Poured).await?;
+    ensure!(unbroken.words().len() > 80, "too little was said to prove anything: {unbroken:?}");
+    let broken = say_through_kills(&mut cluster, "killed", &voice, 2.0, 5).await?;
+    let moved = cluster.gateways[0].metric(r#"hearsay_uplink_placements_total{why="moved"}"#).await?;
+    ensure!(moved >= 5.0, "{moved} moves are less than five");
+    unbroken.is_same(&broken, false)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -275,13 +154,8 @@ async fn a_log_that_forgets_its_last_seconds_is_told_them_again() -> Result<()> 
     let (samples, rate) = wav(&recordings()?.endgame)?;
     let at = |seconds: usize| (seconds * rate as usize).min(samples.len());
     let mut cluster = Cluster::of(1, 1).await?;
-    let voice = Voice {
-        name: "linear16",
-        config: json!({"encoding": "LINEAR16", "sampleRateHertz": rate}),
-        messages: cut_every(&pcm(&samples), rate as usize / 5),
-        modify: None,
-    };
-    let unbroken = heard(&cluster, "unbroken", &voice, false).await?;
+    let voice = Voice::new("linear16", &samples, rate)?;
+    let unbroken = say(&cluster.gateways[0].entry(), "unbroken", &voice, Pace::Poured).await?;
 
     let mut talk = Talk::begin(&cluster, "forgotten", rate).await?;
     talk.say(&samples[..at(6)]).await?;
@@ -299,7 +173,8 @@ async fn a_log_that_forgets_its_last_seconds_is_told_them_again() -> Result<()> 
     let late = timeout(PATIENCE, reading).await.context("the reader was not let go")???;
     let beside = timeout(PATIENCE, talk.listener).await.context("the listener was not let go")???;
     println!("{said} finals before, {} after; {} kept", late.finals().len(), known);
-    same(&unbroken, &told(&late));
-    assert_eq!(told(&beside).0, unbroken.0, "who was there heard nothing twice");
+    let told = |client: &Client| Heard::of("linear16", client);
+    unbroken.is_same(&told(&late), true)?;
+    assert_eq!(told(&beside).text(), unbroken.text(), "who was there heard nothing twice");
     Ok(())
 }

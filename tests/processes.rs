@@ -23,12 +23,24 @@ use tokio::{
 
 use crate::{Build, READY, Server, binary, client::PATIENCE, read};
 
+/// What a cluster is made of.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    pub recognizers: usize,
+    pub gateways: usize,
+    /// Environment variables of all processes.
+    pub settings: Vec<(&'static str, String)>,
+    /// The only processor that recognizers may run on; gateways, Redis and clients have whatever the caller has.
+    pub recognizers_on: Option<usize>,
+}
+
 /// A Redis, recognizers, each behind a link of its own, and gateways.
 pub struct Cluster {
     redis: Child,
     redis_port: u16,
     folder: tempfile::TempDir,
     settings: Vec<(String, String)>,
+    recognizers_on: Option<usize>,
     pub recognizers: Vec<Recognizer>,
     pub gateways: Vec<Server>,
 }
@@ -40,6 +52,10 @@ impl Cluster {
     }
 
     pub async fn of(recognizers: usize, gateways: usize) -> Result<Self> {
+        Self::with(Setup { recognizers, gateways, ..Setup::default() }).await
+    }
+
+    pub async fn with(setup: Setup) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let port = free_port()?;
         let redis = redis(&folder, port).await?;
@@ -49,16 +65,24 @@ impl Cluster {
             ("HEARSAY__AUTH__APP_ID", "app".to_owned()),
             ("HEARSAY__AUTH__APP_SECRET", "secret".to_owned()),
         ];
-        let settings = settings.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-        let mut cluster =
-            Self { redis, redis_port: port, folder, settings, recognizers: Vec::new(), gateways: Vec::new() };
-        for _ in 0..recognizers {
+        let settings = settings.into_iter().chain(setup.settings);
+        let settings = settings.map(|(key, value)| (key.to_owned(), value)).collect();
+        let mut cluster = Self {
+            redis,
+            redis_port: port,
+            folder,
+            settings,
+            recognizers_on: setup.recognizers_on,
+            recognizers: Vec::new(),
+            gateways: Vec::new(),
+        };
+        for _ in 0..setup.recognizers {
             let admin = format!("127.0.0.1:{}", free_port()?);
-            let (child, address, log) = recognizer("127.0.0.1:0", &admin, &cluster.settings).await?;
+            let (child, address, log) = cluster.recognizer("127.0.0.1:0", &admin).await?;
             let link = Link::to(address.clone()).await?;
             cluster.recognizers.push(Recognizer { child, address, admin, link, log });
         }
-        for _ in 0..gateways {
+        for _ in 0..setup.gateways {
             let gateway = cluster.gateway().await?;
             cluster.gateways.push(gateway);
         }
@@ -72,7 +96,7 @@ impl Cluster {
         for link in &links {
             arguments.extend(["--recognizer", link.as_str()]);
         }
-        let (child, address, log, took) = launch(&arguments, &self.settings, "ready http://").await?;
+        let (child, address, log, took) = launch(&arguments, &self.settings, "ready http://", None).await?;
         let wanted = r#"{"type":"application","appId":"app","appSecret":"secret"}"#;
         let body = http(&address, "POST /oauth2/token:generate", wanted).await?;
         let body: Value = serde_json::from_str(&body).with_context(|| body.clone())?;
@@ -118,8 +142,49 @@ impl Cluster {
         let one = &mut self.recognizers[n];
         let status = timeout(PATIENCE, one.child.wait()).await.context("it does not end")??;
         ensure!(status.success(), "a drained recognizer ended with {status}");
-        (one.child, _, one.log) = recognizer(&one.address, &one.admin, &self.settings).await?;
+        self.replace(n).await
+    }
+
+    /// Starts a recognizer where one was killed.
+    pub async fn replace(&mut self, n: usize) -> Result<()> {
+        let (address, admin) = (self.recognizers[n].address.clone(), self.recognizers[n].admin.clone());
+        let (child, _, log) = self.recognizer(&address, &admin).await?;
+        let one = &mut self.recognizers[n];
+        (one.child, one.log) = (child, log);
         Ok(())
+    }
+
+    async fn recognizer(&self, listen: &str, admin: &str) -> Result<(Child, String, PathBuf)> {
+        let arguments = ["recognizer", "--listen", listen, "--admin", admin];
+        let (child, address, log, _) = launch(&arguments, &self.settings, "ready grpc://", self.recognizers_on).await?;
+        Ok((child, address, log))
+    }
+
+    /// The recognizer with the most streams; `not` does not count.
+    pub async fn busiest(&self, not: Option<usize>) -> Result<usize> {
+        let mut most = None;
+        for (n, one) in self.recognizers.iter().enumerate().filter(|(n, _)| Some(*n) != not) {
+            let streams = one.metric("hearsay_recognizer_streams").await?;
+            if most.is_none_or(|(_, most)| streams > most) {
+                most = Some((n, streams));
+            }
+        }
+        let (n, streams) = most.context("a recognizer")?;
+        ensure!(streams > 0.0, "nobody is heard");
+        Ok(n)
+    }
+
+    /// Waits until the gateway would place streams on this many recognizers.
+    pub async fn until_up(&self, recognizers: usize) -> Result<()> {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            let rest = r#"hearsay_uplink_recognizers{state="up"}"#;
+            if self.gateways[0].metric(rest).await? >= recognizers as f64 {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        bail!("{recognizers} recognizers are not up; the gateway's log:\n{}", self.gateways[0].log())
     }
 
     /// The recognizer that hears the one stream there is; `not` is known to hear it no longer, whatever it thinks.
@@ -166,6 +231,11 @@ impl Recognizer {
             rest.starts_with([' ', '{']).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok()).flatten()
         };
         Ok(all.lines().filter_map(of).sum())
+    }
+
+    /// The process, for CPU and memory accounting.
+    pub fn pid(&self) -> u32 {
+        self.child.id().unwrap_or_default()
     }
 
     /// What it has logged since it was started last.
@@ -243,23 +313,25 @@ async fn redis(folder: &tempfile::TempDir, port: u16) -> Result<Child> {
     Ok(redis)
 }
 
-async fn recognizer(listen: &str, admin: &str, settings: &[(String, String)]) -> Result<(Child, String, PathBuf)> {
-    let arguments = ["recognizer", "--listen", listen, "--admin", admin];
-    let (child, address, log, _) = launch(&arguments, settings, "ready grpc://").await?;
-    Ok((child, address, log))
-}
-
 /// Starts a command and answers what follows `ready` on its first line.
 async fn launch(
     arguments: &[&str],
     settings: &[(String, String)],
     ready: &str,
+    processor: Option<usize>,
 ) -> Result<(Child, String, PathBuf, Duration)> {
     static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let log = std::env::temp_dir().join(format!("hearsay-cluster-{}-{number}.log", std::process::id()));
     let began = Instant::now();
-    let mut command = Command::new(binary(Build::Test)?);
+    let mut command = match processor {
+        Some(processor) => {
+            let mut command = Command::new("taskset");
+            command.args(["-c", &processor.to_string()]).arg(binary(Build::Test)?);
+            command
+        }
+        None => Command::new(binary(Build::Test)?),
+    };
     command.args(arguments).stdout(Stdio::piped()).stderr(std::fs::File::create(&log)?).kill_on_drop(true);
     for (key, value) in settings {
         command.env(key, value);

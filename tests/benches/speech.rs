@@ -64,7 +64,14 @@ fn hand_cut(item: &Item, samples: &[i16], engine: &MoonshineEngine, vad: &Silero
         let mut voice = vad.voice();
         let voice = samples.chunks(VAD_FRAME).map(|frame| voice.probability(frame)).collect::<Result<Vec<_>, _>>()?;
         let never = AtomicBool::new(false);
-        let request = Request { samples: &samples, voice: &voice, kind: Decode::Final, draft: &[], cancelled: &never };
+        let request = Request {
+            samples: &samples,
+            voice: &voice,
+            kind: Decode::Final,
+            language: "en",
+            draft: &[],
+            cancelled: &never,
+        };
         let heard = decoder.decode(&request)?.text;
         wrong += errors(&normalize(&utterance.text), &normalize(&heard));
     }

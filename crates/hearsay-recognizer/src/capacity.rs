@@ -25,7 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use crate::{
-    benchmark::Clip,
+    benchmark::{Clip, LANGUAGE},
     ladder::Load,
     metrics,
     queue::{Answers, Job, Queue},
@@ -94,6 +94,7 @@ impl Probe {
             lane: LaneId::PROBE,
             id: 0,
             kind: Kind::Final,
+            language: LANGUAGE.into(),
             samples: Arc::clone(&self.clip.samples),
             voice: Arc::clone(&self.clip.voice),
             draft: Arc::from([]),

@@ -1,6 +1,6 @@
 //! How a recognizer is set up. Defaults live here and nowhere else.
 
-use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use hearsay_runtime::{HumanBytes, HumanDuration};
 use hearsay_speech::segment::Settings;
@@ -20,8 +20,10 @@ pub struct Config {
     pub tls: Option<GrpcTls>,
     /// Streams heard at once; more are refused.
     pub streams: NonZeroUsize,
-    /// Streams that gateways are asked to keep to, and what load is measured by. 0: as many as are measured at start.
+    /// Streams heard well: above it no new one is taken, only those that another recognizer lost. 0: as many as are measured
+    /// at start.
     pub rated: usize,
+    pub engine: EngineConfig,
     /// Threads that run the speech model. 0: one for each core.
     pub engine_threads: usize,
     /// Threads that run decoders, resamplers and voice activity: one for some 60 streams.
@@ -50,6 +52,7 @@ impl Default for Config {
             tls: None,
             streams: NonZeroUsize::MIN.saturating_add(63),
             rated: 0,
+            engine: EngineConfig::default(),
             engine_threads: 0,
             listening_threads: NonZeroUsize::MIN,
             final_target: HumanDuration::from_millis(400),
@@ -60,6 +63,72 @@ impl Default for Config {
             handover: HumanDuration::from_secs(8),
             segment: SegmentConfig::default(),
             ladder: LadderConfig::default(),
+        }
+    }
+}
+
+/// What runs the speech model.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineConfig {
+    /// Models, by name. Each stream is heard by the first that understands its `languageCode`.
+    pub models: Vec<ModelName>,
+    /// What runs `moonshine-base-en`; the others run in the program.
+    pub runtime: RuntimeName,
+    /// The shared library of ONNX Runtime. Absent: the one for processors, fetched like the models; a library for GPUs comes
+    /// with the machine that has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub library: Option<PathBuf>,
+    /// Execution providers of ONNX Runtime, the preferred one first. The processor comes last by itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub providers: Vec<String>,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        let models = vec![ModelName::MoonshineBaseEn];
+        Self { models, runtime: RuntimeName::default(), library: None, providers: Vec::new() }
+    }
+}
+
+/// A speech model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModelName {
+    /// English.
+    MoonshineBaseEn,
+    /// 99 languages, at some six times the cost.
+    WhisperBase,
+}
+
+/// A run time of the speech model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuntimeName {
+    /// In the program.
+    #[default]
+    Rten,
+    /// A shared library; only in a build with the feature `onnxruntime`.
+    OnnxRuntime,
+}
+
+/// What a library may have; the other ones of ONNX Runtime have not been tried.
+const PROVIDERS: [&str; 5] = ["cpu", "cuda", "tensorrt", "openvino", "rocm"];
+
+impl EngineConfig {
+    fn validate(&self) -> Result<(), String> {
+        if self.models.is_empty() {
+            return Err("recognizer.engine.models must name at least one: moonshine-base-en, whisper-base".to_owned());
+        }
+        if self.runtime == RuntimeName::Rten && (self.library.is_some() || !self.providers.is_empty()) {
+            return Err("recognizer.engine.library and .providers are for runtime = \"onnxruntime\"".to_owned());
+        }
+        match self.providers.iter().find(|name| !PROVIDERS.contains(&name.as_str())) {
+            Some(name) => {
+                let known = PROVIDERS.join(", ");
+                Err(format!("recognizer.engine.providers has {name:?}; known are {known}"))
+            }
+            None => Ok(()),
         }
     }
 }
@@ -168,6 +237,7 @@ impl Config {
         if self.final_target.get() > Duration::from_secs(10) {
             return Err("recognizer.final_target must be at most 10s".to_owned());
         }
+        self.engine.validate()?;
         self.segment.settings().validate().map_err(|error| format!("recognizer.segment: {error}"))
     }
 
@@ -176,5 +246,30 @@ impl Config {
             0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
             threads => threads,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_the_engine_is_known_or_named() {
+        let check = |engine: EngineConfig, expected: Option<&str>| {
+            let found = Config { engine, ..Config::default() }.validate();
+            assert_eq!(found.err().as_deref(), expected);
+        };
+        let providers = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let onnx = EngineConfig { runtime: RuntimeName::OnnxRuntime, ..EngineConfig::default() };
+        check(EngineConfig::default(), None);
+        check(EngineConfig { providers: providers(&["tensorrt", "cuda"]), ..onnx.clone() }, None);
+        check(
+            EngineConfig { providers: providers(&["cuda", "gpu"]), ..onnx },
+            Some("recognizer.engine.providers has \"gpu\"; known are cpu, cuda, tensorrt, openvino, rocm"),
+        );
+        check(
+            EngineConfig { providers: providers(&["cuda"]), ..EngineConfig::default() },
+            Some("recognizer.engine.library and .providers are for runtime = \"onnxruntime\""),
+        );
     }
 }

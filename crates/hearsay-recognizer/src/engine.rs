@@ -51,6 +51,7 @@ fn decode(decoder: &mut dyn Decoder, job: &Job, load: &Load) -> Outcome {
         samples: &job.samples,
         voice: &job.voice,
         kind: job.kind,
+        language: &job.language,
         draft: &job.draft,
         cancelled: &job.cancelled,
     };

@@ -431,6 +431,7 @@ impl Tenant {
             lane,
             id: decode.id,
             kind: decode.kind,
+            language: decode.language,
             samples: decode.samples,
             voice: decode.voice,
             draft: decode.draft,

@@ -28,7 +28,7 @@ use hearsay_speech::{engine::Engine, vad::VadModel};
 use tonic::service::Routes;
 
 pub use benchmark::{Benchmark, BenchmarkError};
-pub use config::{Config, LadderConfig, SegmentConfig};
+pub use config::{Config, EngineConfig, LadderConfig, ModelName, RuntimeName, SegmentConfig};
 pub use grpc::{BindError, GrpcServer, GrpcTls};
 
 use crate::{
@@ -45,6 +45,9 @@ use crate::{
 
 /// How often load that nobody adds to is looked at again.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// Streams that are taken by a recognizer that measures fewer.
+const FEW: usize = 8;
 
 /// A running recognizer.
 pub struct Recognizer {
@@ -144,6 +147,8 @@ impl Recognizer {
 
         let message = config.message_bytes.as_usize();
         let slots = Slots::new(config.streams.get());
+        // A measurement can be unlucky, and a small meeting is heard anywhere: the ladder sees to the rest.
+        let admitted = if config.rated > 0 { rated } else { rated.max(FEW) };
         let capacity = Capacity {
             slots: Arc::clone(&slots),
             rated,
@@ -153,8 +158,8 @@ impl Recognizer {
         };
         let analysts = Analysts::new(Arc::clone(&bus), tasks);
         let rooms = Rooms::new(Arc::clone(&bus), tasks);
-        let service =
-            Service { analysts, rooms, slots, config, engine, vad, bus, mailboxes, load, tasks: tasks.clone() };
+        let tasks = tasks.clone();
+        let service = Service { analysts, rooms, slots, config, engine, vad, bus, mailboxes, load, tasks, admitted };
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

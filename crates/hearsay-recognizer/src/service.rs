@@ -67,6 +67,8 @@ pub(crate) struct Service {
     pub(crate) mailboxes: Vec<Arc<Mailbox>>,
     pub(crate) load: Arc<Load>,
     pub(crate) tasks: Tasks,
+    /// Streams above which no new one is taken.
+    pub(crate) admitted: usize,
 }
 
 #[tonic::async_trait]
@@ -114,6 +116,12 @@ impl Service {
             .map_err(|why| refuse("unsupported", Status::unimplemented(why)))?;
         if self.load.step() >= 3 {
             let message = "the engine is behind with the streams it has";
+            return Err(refuse("overloaded", Status::resource_exhausted(message)));
+        }
+        // Those that another recognizer lost are taken as long as there are places.
+        let taken = self.slots.taken();
+        if open.first && taken >= self.admitted {
+            let message = format!("{taken} streams are heard here, and {} can be heard well", self.admitted);
             return Err(refuse("overloaded", Status::resource_exhausted(message)));
         }
         let Some(slot) = self.slots.take() else {
@@ -190,8 +198,7 @@ impl Service {
 /// # Errors
 /// Says what would be understood.
 fn understood(capabilities: &Capabilities, config: &SpeakerConfig) -> Result<(), String> {
-    let primary = config.language.split(['-', '_']).next().unwrap_or_default();
-    if capabilities.languages.iter().any(|language| language.eq_ignore_ascii_case(primary)) {
+    if capabilities.understands(&config.language) {
         return Ok(());
     }
     let (got, known) = (&config.language, capabilities.languages.join(", "));

@@ -46,7 +46,9 @@ impl World {
 
     async fn start_with(mut config: Config, engine: ScriptedEngine, vad: Arc<dyn VadModel>) -> Self {
         // Some engines here are slow on purpose.
-        config.rated = config.streams.get();
+        if config.rated == 0 {
+            config.rated = config.streams.get();
+        }
         let memory = MemoryBus::new(Limits::default(), Arc::new(SystemClock::default()));
         let bus: Arc<dyn Bus> = Arc::new(memory.clone());
         let meeting = MeetingKey { account: AccountId::dev(), meeting: MeetingId::new("standup").unwrap() };
@@ -84,6 +86,7 @@ impl World {
             restart: claim.restart,
             origin: claim.origin,
             recorded: false,
+            first: true,
             seen: claim.top,
         }
     }
@@ -491,6 +494,17 @@ async fn streams_over_capacity_are_refused_until_there_is_room() {
         }
     };
     timeout(PATIENCE, admitted).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn above_what_is_heard_well_only_streams_that_another_lost_are_taken() {
+    let config = Config { rated: 1, ..Config::default() };
+    let world = World::start(config, ScriptedEngine::default()).await;
+    let _first = world.call(world.open(1).await).await.unwrap();
+    let refused = world.call(world.open(2).await).await.err().unwrap();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert_eq!(refused.message(), "1 streams are heard here, and 1 can be heard well");
+    assert!(world.call(Open { first: false, ..world.open(2).await }).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

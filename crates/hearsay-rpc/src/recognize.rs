@@ -45,6 +45,8 @@ pub struct Open {
     /// The wall time of stream time zero.
     pub origin: Timestamp,
     pub recorded: bool,
+    /// Nobody has heard any of it: it may be refused for the sake of those who are heard.
+    pub first: bool,
     /// The newest log entry the claim saw.
     pub seen: Seen,
 }
@@ -174,6 +176,7 @@ impl From<Open> for v1::Open {
             restart: it.restart.map(Into::into),
             origin_us: it.origin.0,
             recorded: it.recorded,
+            first: it.first,
             seen: Some(it.seen.into()),
         }
     }
@@ -199,6 +202,7 @@ impl TryFrom<v1::Open> for Open {
             restart: it.restart.map(TryInto::try_into).transpose()?,
             origin: Timestamp(time("Open.origin_us", it.origin_us)?),
             recorded: it.recorded,
+            first: it.first,
             seen: it.seen.map_or(Seen::NOTHING, Into::into),
         })
     }

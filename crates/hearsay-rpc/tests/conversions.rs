@@ -276,12 +276,12 @@ fn seen() -> impl Strategy<Value = Seen> {
 fn open() -> impl Strategy<Value = Open> {
     (
         (name(), name(), any::<u64>(), uuid(), participant(), config()),
-        (any::<u64>(), time(), option::of(restart()), at(), any::<bool>(), seen()),
+        (any::<u64>(), time(), option::of(restart()), at(), any::<bool>(), any::<bool>(), seen()),
     )
         .prop_map(
             |(
                 (account, meeting, conversation, stream, participant, config),
-                (generation, watermark, restart, origin, recorded, seen),
+                (generation, watermark, restart, origin, recorded, first, seen),
             )| Open {
                 key: ConversationKey {
                     meeting: MeetingKey {
@@ -298,6 +298,7 @@ fn open() -> impl Strategy<Value = Open> {
                 restart,
                 origin: Timestamp(origin),
                 recorded,
+                first,
                 seen,
             },
         )

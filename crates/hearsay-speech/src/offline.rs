@@ -50,6 +50,7 @@ pub fn transcribe(
                         samples: &decode.samples,
                         voice: &decode.voice,
                         kind: decode.kind,
+                        language: &decode.language,
                         draft: &decode.draft,
                         cancelled: &never,
                     };

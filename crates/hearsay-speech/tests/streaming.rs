@@ -86,6 +86,7 @@ fn stream(
                     samples: &decode.samples,
                     voice: &decode.voice,
                     kind: decode.kind,
+                    language: &decode.language,
                     draft: if decode.kind == Kind::Partial { &decode.draft } else { &[] },
                     cancelled: &never,
                 };

@@ -204,7 +204,8 @@ impl Driver {
             Reclaims::Itself,
             AfterBranch::Reappend,
         );
-        let call = placing.place(claim).await?;
+        let is_new = claim.watermark == 0 && claim.restart.is_none();
+        let call = placing.place(claim, is_new).await?;
         metrics::placed(true, begun.elapsed());
         let (commands, commands_rx) = mpsc::channel(COMMANDS);
         let (events_tx, events) = mpsc::channel(EVENTS);
@@ -552,7 +553,7 @@ impl Driver {
         };
         let attempt: Connecting = Box::pin(async move {
             let call = match claimed(keeper.claim_again(CLAIM)).await {
-                Ok(claim) => placing.place(claim).await,
+                Ok(claim) => placing.place(claim, false).await,
                 Err(error) => Err(error),
             };
             (keeper, call)
@@ -598,11 +599,12 @@ impl Placing {
     }
 
     /// Offers the stream to one recognizer after the other.
-    async fn place(&self, claim: Claim) -> Result<Call, OpenError> {
-        let mut full = false;
+    async fn place(&self, claim: Claim, first: bool) -> Result<Call, OpenError> {
+        let (mut full, mut tried) = (false, 0);
+        let mut unsupported = Vec::new();
         let mut last = "none is configured".to_owned();
         for worker in self.pool.candidates(&self.spec.key.meeting) {
-            let attempt = timeout(self.config.open.get(), self.offer(&worker, &claim)).await;
+            let attempt = timeout(self.config.open.get(), self.offer(&worker, &claim, first)).await;
             let status = match attempt {
                 Ok(Ok(call)) => {
                     worker.took_one();
@@ -614,12 +616,18 @@ impl Placing {
             tracing::info!(recognizer = worker.address, %status, stream = %self.spec.stream, "recognizer did not take the stream");
             match status.code() {
                 Code::ResourceExhausted => full = true,
-                Code::Unimplemented | Code::InvalidArgument => {
-                    return Err(OpenError::Unsupported(status.message().to_owned()));
-                }
+                Code::InvalidArgument => return Err(OpenError::Unsupported(status.message().to_owned())),
+                // Another one may run another engine.
+                Code::Unimplemented => unsupported.push(status.message().to_owned()),
                 _ => worker.failed(),
             }
+            tried += 1;
             last = format!("{}: {}", worker.address, status.message());
+        }
+        if !unsupported.is_empty() && unsupported.len() == tried {
+            unsupported.sort_unstable();
+            unsupported.dedup();
+            return Err(OpenError::Unsupported(unsupported.join("; ")));
         }
         if full {
             Err(OpenError::Overloaded { retry_after: Duration::from_secs(5) })
@@ -628,7 +636,7 @@ impl Placing {
         }
     }
 
-    async fn offer(&self, worker: &Arc<Worker>, claim: &Claim) -> Result<Call, Status> {
+    async fn offer(&self, worker: &Arc<Worker>, claim: &Claim, first: bool) -> Result<Call, Status> {
         let (requests, outgoing) = mpsc::channel(REQUESTS);
         let open = Open {
             key: self.spec.key.clone(),
@@ -640,6 +648,7 @@ impl Placing {
             restart: claim.restart.clone(),
             origin: claim.origin,
             recorded: self.spec.recorded,
+            first,
             seen: claim.top,
         };
         let first = Request::Open(Box::new(open)).into();

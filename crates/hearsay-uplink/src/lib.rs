@@ -82,8 +82,8 @@ impl Default for Config {
             budget_bytes: 256 << 20,
             stall: ms(10_000),
             open: ms(3_000),
-            ping_every: ms(500),
-            ping_timeout: ms(1_000),
+            ping_every: ms(250),
+            ping_timeout: ms(700),
         }
     }
 }

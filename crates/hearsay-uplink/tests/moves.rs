@@ -433,6 +433,10 @@ async fn a_full_recognizer_is_passed_over_and_a_full_pool_is_said_so() {
     let deaf = stage(&[Script::Unsupported]).await;
     let refused = deaf.uplinks.open(deaf.spec.clone()).await.err();
     assert_eq!(refused, Some(OpenError::Unsupported("only English is heard here".to_owned())));
+    // Recognizers of a pool may run different engines.
+    let mixed = stage(&[Script::Unsupported, Script::Unsupported, Script::Serve]).await;
+    let (uplink, _events) = mixed.uplinks.open(mixed.spec.clone()).await.expect("one understands it");
+    assert!(uplink.finish(PATIENCE).await.complete);
 }
 
 #[tokio::test]

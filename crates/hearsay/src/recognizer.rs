@@ -2,14 +2,17 @@
 
 use std::{io::Write as _, net::SocketAddr, process::ExitCode, sync::Arc};
 
+use anyhow::Context as _;
 use hearsay_bus::Bus;
-use hearsay_models::{Models, Terminal};
-use hearsay_recognizer::{Benchmark, GrpcServer, Recognizer};
+use hearsay_models::{ModelStore, Models, Terminal};
+use hearsay_recognizer::{Benchmark, EngineConfig, GrpcServer, ModelName, Recognizer, RuntimeName};
 use hearsay_runtime::{Tasks, logs};
 use hearsay_speech::{
     engine::{
         Engine,
-        moonshine::{MoonshineEngine, MoonshineOptions, MoonshinePaths},
+        moonshine::{MoonshineEngine, MoonshineOptions, MoonshinePaths, Runtime},
+        several::Several,
+        whisper::{WhisperEngine, WhisperPaths},
     },
     vad::{Silero, VadModel},
 };
@@ -29,8 +32,9 @@ pub(crate) fn run(arguments: cli::Recognizer) -> anyhow::Result<ExitCode> {
     let config = config::load(&arguments.sources, flags)?;
     logs::install(&config.log).map_err(anyhow::Error::msg)?;
     if arguments.benchmark {
-        let models = models::store(&config)?.fetch(&mut Terminal::default())?;
-        let (engine, voice) = load(&models)?;
+        let store = models::store(&config)?;
+        let models = store.fetch(&mut Terminal::default())?;
+        let (engine, voice) = load(&models, &config.recognizer.engine, &store)?;
         let measured = Benchmark::measure(&config.recognizer, &*engine, &*voice)?;
         writeln!(std::io::stdout(), "{measured}")?;
         return Ok(ExitCode::SUCCESS);
@@ -64,14 +68,64 @@ pub(crate) async fn start(
     bus: &Arc<dyn Bus>,
     tasks: &Tasks,
 ) -> anyhow::Result<Recognizer> {
-    let (engine, voice) = tokio::task::spawn_blocking(move || load(&models)).await??;
+    let (store, with) = (models::store(config)?, config.recognizer.engine.clone());
+    let loading = tokio::task::spawn_blocking(move || load(&models, &with, &store));
+    let (engine, voice) = loading.await??;
     Ok(Recognizer::start(config.recognizer.clone(), engine, voice, Arc::clone(bus), tasks).await?)
 }
 
-fn load(models: &Models) -> anyhow::Result<(Arc<dyn Engine>, Arc<dyn VadModel>)> {
+/// What the model runs on, fetched if need be.
+fn options(config: &EngineConfig, store: &ModelStore) -> anyhow::Result<MoonshineOptions> {
+    match config.runtime {
+        RuntimeName::Rten => Ok(MoonshineOptions::default()),
+        RuntimeName::OnnxRuntime => Ok(MoonshineOptions { runtime: onnx_runtime(config, store)? }),
+    }
+}
+
+#[cfg(feature = "onnxruntime")]
+fn onnx_runtime(config: &EngineConfig, store: &ModelStore) -> anyhow::Result<Runtime> {
+    let library = match &config.library {
+        Some(library) => library.clone(),
+        None => store.onnxruntime(&mut Terminal::default())?,
+    };
+    let providers = config.providers.clone();
+    Ok(Runtime::OnnxRuntime(hearsay_speech::engine::moonshine::OnnxRuntime { library, providers }))
+}
+
+#[cfg(not(feature = "onnxruntime"))]
+fn onnx_runtime(_: &EngineConfig, _: &ModelStore) -> anyhow::Result<Runtime> {
+    anyhow::bail!(
+        "recognizer.engine.runtime is \"onnxruntime\", which this program was built without: build it with \
+         `--features onnxruntime`, or leave the run time as it is"
+    )
+}
+
+type Loaded = (Arc<dyn Engine>, Arc<dyn VadModel>);
+
+fn load(models: &Models, config: &EngineConfig, store: &ModelStore) -> anyhow::Result<Loaded> {
+    let mut engines = Vec::new();
+    for name in &config.models {
+        engines.push(match name {
+            ModelName::MoonshineBaseEn => moonshine(models, options(config, store)?)?,
+            ModelName::WhisperBase => whisper(store)?,
+        });
+    }
+    let engine = match <[Arc<dyn Engine>; 1]>::try_from(engines) {
+        Ok([engine]) => engine,
+        Err(engines) => Arc::new(Several::of(engines).context("recognizer.engine.models is empty")?),
+    };
+    let voice = Silero::load(&models.silero)?;
+    Ok((engine, Arc::new(voice)))
+}
+
+fn moonshine(models: &Models, options: MoonshineOptions) -> anyhow::Result<Arc<dyn Engine>> {
     let files = models.moonshine.clone();
     let paths = MoonshinePaths { encoder: files.encoder, decoder: files.decoder, tokenizer: files.tokenizer };
-    let engine = MoonshineEngine::load(&paths, &MoonshineOptions::default())?;
-    let voice = Silero::load(&models.silero)?;
-    Ok((Arc::new(engine), Arc::new(voice)))
+    Ok(Arc::new(MoonshineEngine::load(&paths, &options)?))
+}
+
+fn whisper(store: &ModelStore) -> anyhow::Result<Arc<dyn Engine>> {
+    let files = store.whisper(&mut Terminal::default())?;
+    let paths = WhisperPaths { encoder: files.encoder, decoder: files.decoder, vocabulary: files.vocabulary };
+    Ok(Arc::new(WhisperEngine::load(&paths)?))
 }

@@ -15,6 +15,7 @@ mod quantize;
 mod split;
 #[cfg(test)]
 mod tests;
+pub(crate) mod whisper;
 
 use prost::Message as _;
 
@@ -60,8 +61,12 @@ fn graph_of(model: Model) -> Result<Graph, Fault> {
     model.graph.ok_or_else(|| Fault("it has no graph".into()))
 }
 
-fn encode(mut graph: Graph, opset: i64) -> Vec<u8> {
-    "moonshine".clone_into(&mut graph.name);
+fn encode(graph: Graph, opset: i64) -> Vec<u8> {
+    encode_as(graph, "moonshine", opset)
+}
+
+fn encode_as(mut graph: Graph, name: &str, opset: i64) -> Vec<u8> {
+    name.clone_into(&mut graph.name);
     let opset = vec![Opset { domain: String::new(), version: opset }];
     Model { ir_version: 8, producer: "hearsay".into(), graph: Some(graph), opset }.encode_to_vec()
 }

@@ -3,7 +3,7 @@
 //! Words are compared without case and punctuation. What was promised stays as it was shown, byte by byte, whatever later
 //! hypotheses say; the final alone may correct it.
 
-use super::moonshine::bare;
+use super::guard::bare;
 
 /// Successive hypotheses of one utterance.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

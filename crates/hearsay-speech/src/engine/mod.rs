@@ -5,10 +5,15 @@
 //! scheduling.
 
 pub mod agree;
+mod align;
+mod guard;
 pub mod moonshine;
+mod said;
 #[doc(hidden)]
 pub mod scripted;
+pub mod several;
 mod tokenizer;
+pub mod whisper;
 
 use std::sync::atomic::AtomicBool;
 
@@ -40,6 +45,20 @@ pub struct Capabilities {
     pub batch_invariant: bool,
 }
 
+impl Capabilities {
+    /// Whether a language tag's primary subtag is among [`languages`](Self::languages).
+    #[must_use]
+    pub fn understands(&self, language: &str) -> bool {
+        let primary = primary(language);
+        self.languages.iter().any(|known| known.eq_ignore_ascii_case(primary))
+    }
+}
+
+/// The primary subtag of a language tag: `en` of `en-US`.
+fn primary(language: &str) -> &str {
+    language.split(['-', '_']).next().unwrap_or_default()
+}
+
 /// One thread's way to decode. Not shared.
 pub trait Decoder: Send {
     /// Decodes one stretch of speech.
@@ -60,6 +79,8 @@ pub struct Request<'a> {
     pub voice: &'a [f32],
     /// Whether the speaker is still speaking.
     pub kind: Kind,
+    /// What is spoken, as a language tag that the engine understands.
+    pub language: &'a str,
     /// Tokens of the previous hypothesis of the same utterance, to be verified instead of decoded again. Empty: none.
     /// Never changes a [`Kind::Final`], for which it is ignored.
     pub draft: &'a [u32],

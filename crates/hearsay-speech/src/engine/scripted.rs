@@ -132,7 +132,7 @@ mod tests {
 
     fn decode(kind: Kind, samples: &[f32], voice: &[f32]) -> Transcript {
         let cancelled = AtomicBool::new(false);
-        let request = Request { samples, voice, kind, draft: &[], cancelled: &cancelled };
+        let request = Request { samples, voice, kind, language: "en", draft: &[], cancelled: &cancelled };
         ScriptedEngine::default().decoder().decode(&request).unwrap()
     }
 
@@ -173,7 +173,8 @@ mod tests {
     #[test]
     fn a_cancelled_decode_ends_early() {
         let cancelled = AtomicBool::new(true);
-        let request = Request { samples: &[], voice: &[], kind: Kind::Final, draft: &[], cancelled: &cancelled };
+        let request =
+            Request { samples: &[], voice: &[], kind: Kind::Final, language: "en", draft: &[], cancelled: &cancelled };
         let start = Instant::now();
         let slow = ScriptedEngine::with_delay(Duration::from_secs(60));
         assert!(matches!(slow.decoder().decode(&request), Err(EngineError::Cancelled)));

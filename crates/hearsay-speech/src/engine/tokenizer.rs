@@ -48,6 +48,11 @@ impl Tokenizer {
         (tokens.len() > FIRST_TEXT as usize).then_some(Self { tokens })
     }
 
+    /// Of what each token stands for, in order.
+    pub(super) fn of(tokens: Vec<Box<[u8]>>) -> Self {
+        Self { tokens }
+    }
+
     /// Tokens that stand for text: below this, and not [`FIRST_TEXT`]'s predecessors.
     pub(crate) fn len(&self) -> usize {
         self.tokens.len()

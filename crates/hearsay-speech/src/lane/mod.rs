@@ -94,6 +94,8 @@ pub enum Effect {
 pub struct Decode {
     pub id: DecodeId,
     pub kind: Kind,
+    /// As the speaker configured it.
+    pub language: Arc<str>,
     /// The utterance may yet go on: likely needed, not certain.
     pub speculative: bool,
     pub samples: Arc<[f32]>,
@@ -763,7 +765,8 @@ impl Lane {
         let (samples, voice) = self.front.audio(&speech.audio);
         let draft = if kind == Kind::Partial { self.hypothesis.tokens() } else { Arc::default() };
         let id = self.id();
-        Decode { id, kind, speculative, samples, voice, draft, spoken: self.front.time(speech.voiced.end) }
+        let (language, spoken) = (self.config.language.as_str().into(), self.front.time(speech.voiced.end));
+        Decode { id, kind, language, speculative, samples, voice, draft, spoken }
     }
 
     fn id(&mut self) -> DecodeId {

@@ -97,8 +97,14 @@ impl Recording {
     ) -> Transcript {
         let samples = frames.start * VAD_FRAME..(frames.end * VAD_FRAME).min(self.samples.len());
         let cancelled = AtomicBool::new(false);
-        let request =
-            Request { samples: &self.samples[samples], voice: &self.voice[frames], kind, draft, cancelled: &cancelled };
+        let request = Request {
+            samples: &self.samples[samples],
+            voice: &self.voice[frames],
+            kind,
+            language: "en",
+            draft,
+            cancelled: &cancelled,
+        };
         decoder.decode(&request).expect("decoded")
     }
 }

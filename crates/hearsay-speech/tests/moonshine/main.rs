@@ -200,7 +200,7 @@ fn a_cancelled_decode_ends_soon() {
     let (samples, voice) = (&recording.samples[..10 * VAD_FRAME * 31], &recording.voice[..310]);
     let mut decoder = SET.engine.decoder();
     let cancelled = AtomicBool::new(false);
-    let request = Request { samples, voice, kind: Kind::Final, draft: &[], cancelled: &cancelled };
+    let request = Request { samples, voice, kind: Kind::Final, language: "en", draft: &[], cancelled: &cancelled };
     let start = Instant::now();
     decoder.decode(&request).expect("decoded");
     let whole = start.elapsed();
@@ -223,7 +223,14 @@ fn odd_requests_are_answered() {
     let mut decoder = SET.engine.decoder();
     let cancelled = AtomicBool::new(false);
     let mut decode = |samples: &[f32], voice: &[f32]| {
-        decoder.decode(&Request { samples, voice, kind: Kind::Final, draft: &[], cancelled: &cancelled })
+        decoder.decode(&Request {
+            samples,
+            voice,
+            kind: Kind::Final,
+            language: "en",
+            draft: &[],
+            cancelled: &cancelled,
+        })
     };
     let limit = SET.engine.capabilities().max_samples;
     for samples in [0, 1, 300, VAD_FRAME, 5000] {

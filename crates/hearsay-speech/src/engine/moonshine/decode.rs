@@ -2,12 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{
-    backend::{ALIGNED_HEADS, Session, failed},
-    guard::{Bounds, bare, too_many_copies},
-};
+use super::backend::{ALIGNED_HEADS, Session, failed};
 use crate::engine::{
     EngineError, Kind,
+    guard::{Bounds, bare, too_many_copies},
     tokenizer::{FIRST_TEXT, Tokenizer},
 };
 

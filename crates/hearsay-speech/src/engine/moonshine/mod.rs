@@ -2,10 +2,8 @@
 //!
 //! Costs about 5 % of a core per second of speech for a final; half of it is the encoder.
 
-mod align;
 mod backend;
 mod decode;
-mod guard;
 #[cfg(feature = "onnxruntime")]
 mod onnxruntime;
 mod pure;
@@ -14,15 +12,14 @@ mod tests;
 
 use std::{borrow::Cow, path::PathBuf, sync::Arc};
 
-pub(super) use self::guard::bare;
 use self::{
-    align::{first_frames, spans},
     backend::Model,
     decode::{Loop, Said},
-    guard::Bounds,
 };
 use super::{
-    Capabilities, Decoder, ENGINE_RATE, Engine, EngineError, Kind, Request, Transcript, VAD_FRAME, Word,
+    Capabilities, Decoder, ENGINE_RATE, Engine, EngineError, Kind, Request, Transcript, VAD_FRAME,
+    guard::Bounds,
+    said::{Heard, transcript},
     tokenizer::Tokenizer,
 };
 
@@ -83,6 +80,9 @@ enum Loaded {
 
 /// Longer audio makes the model repeat itself.
 const MAX_SAMPLES: usize = 30 * ENGINE_RATE as usize;
+
+/// Samples in one frame of the encoder: 24 ms.
+const FRAME: usize = 384;
 
 /// Shorter audio is filled up with silence: the encoder needs a few frames.
 const MIN_SAMPLES: usize = 4 * VAD_FRAME;
@@ -151,31 +151,7 @@ impl<S: backend::Session> Decoder for MoonshineDecoder<S> {
         };
         let draft = if request.kind == Kind::Partial { request.draft } else { &[] };
         let said = decode.run(draft)?;
-        Ok(transcript(&self.tokenizer, said, request))
+        let Said { tokens, probabilities, attention } = said;
+        Ok(transcript(&self.tokenizer, Heard { tokens, probabilities, attention, frame_samples: FRAME }, request))
     }
-}
-
-fn transcript(tokenizer: &Tokenizer, said: Said, request: &Request<'_>) -> Transcript {
-    let pieces = tokenizer.words(&said.tokens);
-    let text = pieces.iter().map(|it| it.text.as_str()).collect::<Vec<_>>().join(" ");
-    let mean = |of: &[f32]| if of.is_empty() { 0.0 } else { of.iter().sum::<f32>() / of.len() as f32 };
-    let confidence = mean(&said.probabilities);
-    let mut words = Vec::new();
-    if request.kind == Kind::Final {
-        let firsts = first_frames(&said.attention);
-        let frames: Vec<usize> =
-            pieces.iter().map(|it| firsts.get(it.tokens.start).copied().unwrap_or_default()).collect();
-        let spans = spans(&frames, request.voice, request.samples.len());
-        words = pieces
-            .into_iter()
-            .zip(spans)
-            .map(|(piece, span)| Word {
-                confidence: mean(said.probabilities.get(piece.tokens).unwrap_or_default()),
-                text: piece.text,
-                start: span.start,
-                end: span.end,
-            })
-            .collect();
-    }
-    Transcript { text, confidence, words, tokens: said.tokens }
 }

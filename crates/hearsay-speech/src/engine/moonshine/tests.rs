@@ -10,9 +10,12 @@ use proptest::prelude::*;
 use super::{
     backend::{Session, Step},
     decode::{Loop, Said},
-    guard::{Bounds, bare, too_many_copies},
 };
-use crate::engine::{EngineError, Kind, tokenizer::Tokenizer};
+use crate::engine::{
+    EngineError, Kind,
+    guard::{Bounds, bare, too_many_copies},
+    tokenizer::Tokenizer,
+};
 
 const END: u32 = 2;
 

@@ -4,11 +4,7 @@
 
 use std::ops::Range;
 
-use super::guard::VOICED;
-use crate::engine::{ENGINE_RATE, VAD_FRAME};
-
-/// Samples in one frame of the encoder: 24 ms.
-const FRAME: usize = 384;
+use super::{ENGINE_RATE, VAD_FRAME, guard::VOICED};
 
 /// How much earlier than its first frame a word begins.
 const LEAD: usize = millis(20);
@@ -29,7 +25,7 @@ const fn millis(count: usize) -> usize {
 
 /// The first frame of each row's stretch, when rows (tokens and the end) are laid along the frames, in order, where the
 /// heads looked. `heads[h][row][frame]`.
-pub(super) fn first_frames(heads: &[Vec<Vec<f32>>]) -> Vec<usize> {
+pub(in crate::engine) fn first_frames(heads: &[Vec<Vec<f32>>]) -> Vec<usize> {
     let rows = heads.iter().map(Vec::len).min().unwrap_or(0);
     let frames = heads.iter().flatten().map(Vec::len).min().unwrap_or(0);
     if rows == 0 || frames == 0 {
@@ -97,11 +93,16 @@ fn warp(gain: &[f32], rows: usize, frames: usize) -> Vec<usize> {
     }
 }
 
-/// Samples of each word, in order and non-overlapping, from the frames they begin at.
-pub(super) fn spans(first_frames: &[usize], voice: &[f32], samples: usize) -> Vec<Range<usize>> {
+/// Samples of each word, in order and non-overlapping, from the encoder's frames they begin at, each of `frame_samples`.
+pub(in crate::engine) fn spans(
+    first_frames: &[usize],
+    frame_samples: usize,
+    voice: &[f32],
+    samples: usize,
+) -> Vec<Range<usize>> {
     let mut starts: Vec<usize> = Vec::with_capacity(first_frames.len());
     for (index, frame) in first_frames.iter().enumerate() {
-        let looked = (frame * FRAME).saturating_sub(LEAD);
+        let looked = (frame * frame_samples).saturating_sub(LEAD);
         let earliest = starts.last().map_or(0, |it| it + APART);
         // Room for the words behind it.
         let latest = samples.saturating_sub((first_frames.len() - index) * APART);
@@ -170,7 +171,7 @@ mod tests {
     #[test]
     fn a_word_ends_with_its_last_speech() {
         let voice: Vec<f32> = (0..40).map(|it| if (10..20).contains(&it) { 0.1 } else { 0.9 }).collect();
-        let spans = spans(&[2, 24], &voice, 40 * VAD_FRAME);
+        let spans = spans(&[2, 24], 384, &voice, 40 * VAD_FRAME);
         assert_eq!(spans[0].end, 10 * VAD_FRAME);
         assert_eq!(spans[1], 20 * VAD_FRAME - ONSET..40 * VAD_FRAME);
     }
@@ -183,7 +184,7 @@ mod tests {
             samples in 0usize..24_000,
         ) {
             frames.sort_unstable();
-            let spans = spans(&frames, &voice, samples);
+            let spans = spans(&frames, 384, &voice, samples);
             prop_assert_eq!(spans.len(), frames.len());
             let mut before = 0;
             for it in spans {

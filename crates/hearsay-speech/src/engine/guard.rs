@@ -5,11 +5,11 @@ use std::ops::Range;
 use crate::engine::{ENGINE_RATE, Kind, VAD_FRAME};
 
 /// Voice activity from which a frame counts as speech: where a pause begins.
-pub(super) const VOICED: f32 = 0.35;
+pub(in crate::engine) const VOICED: f32 = 0.35;
 
 /// How many tokens a stretch of speech may and must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Bounds {
+pub(in crate::engine) struct Bounds {
     pub least: usize,
     pub most: usize,
 }
@@ -17,7 +17,7 @@ pub(super) struct Bounds {
 impl Bounds {
     /// Finals were seen with 3.3 to 6.1 tokens per second of speech, in short ones up to 20 because voice activity takes
     /// time to rise.
-    pub(super) fn of(voice: &[f32], kind: Kind) -> Self {
+    pub(in crate::engine) fn of(voice: &[f32], kind: Kind) -> Self {
         let voiced = voice.iter().filter(|it| **it >= VOICED).count() as f32 * (VAD_FRAME as f32 / ENGINE_RATE as f32);
         let most = match kind {
             Kind::Final => (6.5 * (voiced + 0.6)).max(4.0) + 3.0,
@@ -31,7 +31,7 @@ impl Bounds {
 ///
 /// A partial never shows three copies of anything. In a final one word may be said up to four times ("no, no, no, no"); what
 /// is longer, at most twice. More is a loop of the model's.
-pub(super) fn too_many_copies(words: &[String], kind: Kind) -> Option<Range<usize>> {
+pub(in crate::engine) fn too_many_copies(words: &[String], kind: Kind) -> Option<Range<usize>> {
     for length in 1..=words.len() / 3 {
         let allowed = allowed_copies(length, kind);
         let mut copies_from = 0;
@@ -62,7 +62,7 @@ fn allowed_copies(block: usize, kind: Kind) -> usize {
 }
 
 /// A word without case and punctuation: what is compared.
-pub(crate) fn bare(word: &str) -> String {
+pub(in crate::engine) fn bare(word: &str) -> String {
     let bare: String = word.chars().filter(|it| it.is_alphanumeric()).flat_map(char::to_lowercase).collect();
     if bare.is_empty() { word.to_owned() } else { bare }
 }
