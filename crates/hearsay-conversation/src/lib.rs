@@ -7,6 +7,7 @@
 mod analytics;
 mod record;
 mod sending;
+mod summary;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,6 +25,7 @@ pub use record::{
     Record, RecordError, RecordedEvidence, RecordedInsight, RecordedMember, RecordedMessage, RecordedWord,
 };
 pub use sending::{Attempt, Sending, SendingState, Way};
+pub use summary::{SUMMARY_WORDS, Said, choose, summary};
 
 /// A conversation up to some offset.
 #[derive(Debug, Clone, Default, PartialEq)]

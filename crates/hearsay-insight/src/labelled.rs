@@ -161,6 +161,34 @@ pub fn asked(text: &str) -> Result<Vec<Asked>, BadLine> {
     })
 }
 
+/// A meeting, and what people wrote to sum it up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SummedUp {
+    /// Who spoke, and what.
+    pub turns: Vec<(String, String)>,
+    pub summary: String,
+}
+
+/// Reads meetings with `turns` (pairs of speaker and text) and `summary` (a list of texts): a JSON object a line.
+///
+/// # Errors
+/// The first line that is not so.
+pub fn summed_up(text: &str) -> Result<Vec<SummedUp>, BadLine> {
+    #[derive(Deserialize)]
+    struct Line {
+        turns: Vec<(String, String)>,
+        summary: Vec<String>,
+    }
+    json_lines(text, |it: Line| {
+        let summary = it.summary.join(" ");
+        if summary.trim().is_empty() {
+            Err("summary is empty".to_owned())
+        } else {
+            Ok(SummedUp { turns: it.turns, summary })
+        }
+    })
+}
+
 fn json_lines<L: DeserializeOwned, T>(text: &str, read: impl Fn(L) -> Result<T, String>) -> Result<Vec<T>, BadLine> {
     let lines = text.lines().enumerate().filter(|it| !it.1.trim().is_empty());
     lines
@@ -258,6 +286,17 @@ mod tests {
         let json = r#"{"doc":"d","text":"t","task":3}"#;
         assert_eq!(written(json).unwrap_err().to_string(), "line 1: task is 3, where 0 or 1 is read");
         assert!(written("\n{}").unwrap_err().to_string().starts_with("line 2: missing field `doc`"));
+    }
+
+    #[test]
+    fn a_meeting_is_read_with_its_summary() {
+        let read = summed_up(r#"{"turns":[["A","Hello."]],"summary":["One.","Two."],"topics":[]}"#).unwrap();
+        assert_eq!(
+            read,
+            [SummedUp { turns: vec![("A".to_owned(), "Hello.".to_owned())], summary: "One. Two.".to_owned() }]
+        );
+        let error = summed_up(r#"{"turns":[],"summary":[]}"#).unwrap_err();
+        assert_eq!(error.to_string(), "line 1: summary is empty");
     }
 
     #[test]

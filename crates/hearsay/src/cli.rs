@@ -68,7 +68,7 @@ pub(crate) enum Eval {
 pub(crate) struct EvalInsights {
     /// Labelled data: utterances of meetings (tab-separated, with `question`, `commit` and `directive`) for questions and
     /// actions, sentences of documents (a JSON object a line, with `doc`, `text` and `task`) for actions, sentences with
-    /// `assignees` and `due_any` for due.
+    /// `assignees` and `due_any` for due, meetings with `turns` and `summary` for summary.
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
     #[arg(long, value_enum)]
@@ -89,6 +89,7 @@ pub(crate) enum EvalTask {
     Questions,
     Actions,
     Due,
+    Summary,
 }
 
 impl EvalTask {
@@ -97,6 +98,7 @@ impl EvalTask {
             Self::Questions => "questions",
             Self::Actions => "actions",
             Self::Due => "due",
+            Self::Summary => "summary",
         }
     }
 }

@@ -1,5 +1,7 @@
 //! `hearsay eval insights`: labelled data in, figures out.
 
+mod rouge;
+
 use std::{fs, path::Path, process::ExitCode};
 
 use anyhow::Context;
@@ -30,6 +32,8 @@ struct Figures {
     due_accuracy: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     false_alarm_rate: Option<f64>,
+    #[serde(flatten)]
+    rouge: Option<rouge::Figures>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -70,6 +74,11 @@ pub(crate) fn insights(arguments: &EvalInsights) -> anyhow::Result<ExitCode> {
             let asked = labelled::asked(&text).map_err(named)?;
             due(&asked, arguments.text, &mut figures);
         }
+        EvalTask::Summary => {
+            let meetings = labelled::summed_up(&text).map_err(named)?;
+            figures.n = meetings.len();
+            figures.rouge = Some(rouge::of(&meetings, arguments.text));
+        }
     }
     if !verdicts.is_empty() {
         figures.n = verdicts.len();
@@ -80,7 +89,10 @@ pub(crate) fn insights(arguments: &EvalInsights) -> anyhow::Result<ExitCode> {
         let said: Vec<bool> = match arguments.task {
             EvalTask::Questions => judged(&spoken, arguments.text, |it| it.question).collect(),
             EvalTask::Actions => judged(&spoken, arguments.text, |it| it.action).collect(),
-            EvalTask::Due => anyhow::bail!("--negatives: the task due has no use for it; questions and actions have"),
+            EvalTask::Due | EvalTask::Summary => anyhow::bail!(
+                "--negatives: the task {} has no use for it; questions and actions have",
+                arguments.task.name()
+            ),
         };
         figures.false_alarm_rate = Some(share(said.iter().filter(|it| **it).count(), said.len()));
     }
@@ -176,13 +188,18 @@ fn score(verdicts: impl Iterator<Item = Verdict>) -> Scores {
 
 /// The middle 95 of 100 F1 of samples drawn with replacement.
 fn interval(verdicts: &[Verdict]) -> (f64, f64) {
+    resampled(verdicts, |sample| score(sample.copied()).f1)
+}
+
+/// The middle 95 of 100 figures of samples drawn with replacement.
+fn resampled<T>(items: &[T], figure: impl Fn(&mut dyn Iterator<Item = &T>) -> f64) -> (f64, f64) {
     let mut state = 1_u64;
     let mut drawn = || {
         // Knuth's linear congruence, its high bits: a figure must not change from run to run.
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        verdicts[(state >> 33) as usize % verdicts.len()]
+        &items[(state >> 33) as usize % items.len()]
     };
-    let mut found: Vec<f64> = (0..SAMPLES).map(|_| score((0..verdicts.len()).map(|_| drawn())).f1).collect();
+    let mut found: Vec<f64> = (0..SAMPLES).map(|_| figure(&mut (0..items.len()).map(|_| drawn()))).collect();
     found.sort_by(f64::total_cmp);
     (found[SAMPLES / 40], found[SAMPLES - 1 - SAMPLES / 40])
 }
@@ -193,6 +210,9 @@ fn tell(figures: &Figures, verdicts: &[Verdict]) {
         let (low, high) = interval(verdicts);
         println!("precision {:.3}  recall {:.3}", it.precision, it.recall);
         println!("F1 {:.3}  (95 % of samples: {low:.3} to {high:.3})", it.f1);
+    }
+    if let Some(it) = &figures.rouge {
+        println!("{it}");
     }
     let rest = [
         ("accuracy", figures.accuracy),
