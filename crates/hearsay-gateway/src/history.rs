@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use hearsay_auth::{Claims, Permission};
 use hearsay_bus::{Bus, Error};
-use hearsay_conversation::{Record, RecordedInsight};
+use hearsay_conversation::{Record, RecordedInsight, summary};
 use hearsay_protocol::{
     ConversationKey, Generation, PublisherId, Timestamp,
     event::{Earlier, Ephemeral, History, OpenTask, Participant},
@@ -21,6 +21,8 @@ const TOLD: usize = 5;
 /// Of each: topics, tasks.
 const TOPICS: usize = 8;
 const TASKS: usize = 10;
+/// Words of its summary.
+const SUMMARY: usize = 60;
 /// Characters of any text.
 const LONG: usize = 400;
 /// How long it may take.
@@ -108,7 +110,7 @@ fn earlier(key: &ConversationKey, record: &Record) -> Earlier {
         title: short(&record.title),
         started: Timestamp(record.started_us),
         topics: topics.into_iter().take(TOPICS).map(|it| short(&it.text)).collect(),
-        summary: Vec::new(),
+        summary: summary(record, SUMMARY).into_iter().map(|at| short(&record.messages[at].text)).collect(),
         open: tasks.take(TASKS).map(task).collect(),
     }
 }

@@ -350,6 +350,7 @@ async fn conversation<B>(
         Part::Entities => records::entities(&record),
         Part::Trackers => records::trackers(&record),
         Part::Analytics => records::analytics(&record),
+        Part::Summary => records::summary(&record),
         Part::Actions => {
             let errands = shared.bus.errands().all(&key).await.map_err(|error| unavailable(&error))?;
             records::actions(errands.iter().filter_map(|(_, what)| Sending::parse(what)))

@@ -6,7 +6,8 @@ use std::{collections::HashMap, time::Duration};
 
 use hearsay_bus::{Bus, Error, Read, Refusal};
 use hearsay_conversation::{
-    Conversation, Record, RecordedEvidence, RecordedInsight, RecordedMember, RecordedMessage, Sending, Talk,
+    Conversation, Record, RecordedEvidence, RecordedInsight, RecordedMember, RecordedMessage, SUMMARY_WORDS, Sending,
+    Talk, summary as choose,
 };
 use hearsay_protocol::{ConversationId, ConversationKey, Seen, Timestamp};
 use serde_json::{Value, json};
@@ -240,6 +241,13 @@ pub(crate) fn analytics(record: &Record) -> Value {
         ],
         "members": members.collect::<Vec<_>>(),
     })
+}
+
+/// `GET …/summary`: the sentences that say most of what was said, as they were said, each with the message that it is.
+pub(crate) fn summary(record: &Record) -> Value {
+    let chosen = choose(record, SUMMARY_WORDS).into_iter().filter_map(|at| record.messages.get(at));
+    let one = |said: &RecordedMessage| json!({ "id": said.id, "text": said.text, "messageRefs": [{ "id": said.id }] });
+    json!({ "summary": chosen.map(one).collect::<Vec<_>>(), "origin": "local" })
 }
 
 /// `GET …/actions`: what was sent to others because of it, or is to be, latest first.
@@ -508,6 +516,19 @@ mod tests {
         assert_eq!((bob["interruptions"].as_u64(), anna["interruptions"].as_u64()), (Some(1), Some(0)));
         assert_eq!(anna["overlap"]["overlappingMembers"][0]["userId"], "bob");
         assert!(analytics(&Record::of(&Conversation::default()))["members"].as_array().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_summary_is_what_was_said_with_its_messages() {
+        let record = record();
+        let found = summary(&record);
+        let told = found["summary"].as_array().unwrap();
+        assert_eq!(
+            (told[0]["text"].as_str(), &found["origin"]),
+            (Some("Can Bob buy a boat by Friday?"), &json!("local"))
+        );
+        assert_eq!(told[0]["messageRefs"], json!([{ "id": record.messages[0].id }]));
+        assert_eq!(summary(&Record::of(&Conversation::default())), json!({ "summary": [], "origin": "local" }));
     }
 
     #[test]

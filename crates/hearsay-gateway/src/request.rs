@@ -55,6 +55,7 @@ pub(crate) enum Part {
     Entities,
     Trackers,
     Analytics,
+    Summary,
     /// What was sent to others because of it.
     Actions,
     /// What is known of a member from other conversations.
@@ -77,6 +78,7 @@ impl Part {
             // SDKs ask for the first, documents name the second.
             "trackers" | "trackers-detected" => Self::Trackers,
             "analytics" => Self::Analytics,
+            "summary" => Self::Summary,
             "actions" => Self::Actions,
             _ => {
                 let member = name.strip_prefix("members/")?.strip_suffix("/history")?;
@@ -336,6 +338,7 @@ mod tests {
         let of = |part| Ok(Route::Conversation { id, part });
         assert_eq!(route("GET", "/v1/conversations/5098141190283264"), of(Part::Whole));
         assert_eq!(route("GET", "/v1/conversations/5098141190283264/messages"), of(Part::Messages));
+        assert_eq!(route("GET", "/v1/conversations/5098141190283264/summary?refresh=true"), of(Part::Summary));
         assert_eq!(route("GET", "/v1/conversations/x/messages"), Err(NoRoute::Conversation));
         assert_eq!(route("GET", "/v1/conversations/5098141190283264/nonsense"), Err(NoRoute::Unknown));
         for path in ["/", "/?meeting=stand-up&name=Ana", "/hearsay.js", "/page.css"] {

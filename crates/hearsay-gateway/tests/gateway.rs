@@ -10,7 +10,7 @@ use futures::future::join_all;
 use hearsay_auth::Permission;
 use hearsay_bus::Limits;
 use hearsay_runtime::HumanDuration;
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{Got, House, config};
 use tokio::{io::AsyncReadExt, io::AsyncWriteExt, net::TcpStream};
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -534,14 +534,18 @@ async fn c44_a_conversation_is_read_over_rest_by_its_account_only() {
         r#"{"type":"start_request","meetingTitle":"Weekly","speaker":{"userId":"ana@example.org","name":"Ana"}}"#;
     let id = client.start(request).await;
     client.audio(100).await;
-    client.text(STOP).await;
-    client.rest().await;
     let reader = house.token_for(&[Permission::Conversations], None);
     let get = async |path: String, token: String| {
         let answer = house.http(&format!("GET {path} HTTP/1.1\r\nx-api-key: {token}"), "").await;
         let body = answer.split("\r\n\r\n").nth(1).unwrap();
         (answer[9..12].to_owned(), serde_json::from_str::<Value>(body).unwrap())
     };
+    client.text(r#"{"type":"finalize","id":"x"}"#).await;
+    client.until("finalized").await;
+    let (_, live) = get(format!("/v1/conversations/{id}/summary"), reader.clone()).await;
+    assert_eq!(live["summary"][0]["text"], "Heard 100 bytes.", "while it goes on, too");
+    client.text(STOP).await;
+    client.rest().await;
     let (status, whole) = get(format!("/v1/conversations/{id}"), reader.clone()).await;
     assert_eq!((status.as_str(), whole["name"].as_str(), whole["id"].as_str()), ("200", Some("Weekly"), Some(&*id)));
     assert!(whole["endTime"].is_string() && whole["members"][0]["name"] == "Ana", "{whole}");
@@ -549,6 +553,9 @@ async fn c44_a_conversation_is_read_over_rest_by_its_account_only() {
     let said = &said["messages"][0];
     assert_eq!((status.as_str(), said["text"].as_str()), ("200", Some("Heard 100 bytes.")));
     assert!(said["words"].is_array() && said["from"]["userId"] == "ana@example.org", "{said}");
+    let (status, summed) = get(format!("/v1/conversations/{id}/summary"), reader.clone()).await;
+    let expected = json!([{ "id": said["id"], "text": "Heard 100 bytes.", "messageRefs": [{ "id": said["id"] }] }]);
+    assert_eq!((status.as_str(), &summed["summary"], &summed["origin"]), ("200", &expected, &"local".into()));
     for unknown in ["1234567890123456", "nonsense"] {
         let (status, error) = get(format!("/v1/conversations/{unknown}/messages"), reader.clone()).await;
         let expected = "The conversationId is either invalid or does not exist.";
@@ -961,6 +968,7 @@ async fn hosts_are_told_what_is_known_of_who_returns() {
     assert_eq!(told["participant"]["userId"], "ana@example.org");
     let [earlier] = &told["conversations"].as_array().unwrap()[..] else { panic!("{told}") };
     assert_eq!((&earlier["id"], &earlier["name"]), (&before.into(), &"first".into()));
+    assert_eq!(earlier["summary"], json!(["Heard 100 bytes."]));
     ana.audio(100).await;
     ana.text(STOP).await;
     ana.rest().await;
