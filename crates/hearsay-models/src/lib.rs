@@ -20,7 +20,9 @@ pub use self::{
     manifest::Item,
     pip::{Command, Finished, Runner, System},
     progress::{Progress, Silent, Terminal},
-    store::{MissingModels, ModelState, ModelStore, Models, MoonshineFiles, Recordings, State, WhisperFiles},
+    store::{
+        MiniLmFiles, MissingModels, ModelState, ModelStore, Models, MoonshineFiles, Recordings, State, WhisperFiles,
+    },
 };
 
 /// The folder that models are kept in: `HEARSAY_CACHE` if set, else `$XDG_CACHE_HOME/hearsay`, else `~/.cache/hearsay`.

