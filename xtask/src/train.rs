@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use hearsay_insight::{
     acts::{Head, train},
-    heads, labelled,
+    heads, labelled, topics,
 };
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -18,7 +18,7 @@ use crate::shell::root;
 
 #[derive(Debug, Args)]
 pub(crate) struct Train {
-    /// Folder with mrda_train.tsv and tasks_email.jsonl.
+    /// Folder with mrda_train.tsv, tasks_email.jsonl and sentiment_hutto.jsonl.
     data: PathBuf,
 }
 
@@ -39,11 +39,29 @@ const EMAILS: Source = Source {
     licence: "MIT",
 };
 
+const RATED: Source = Source {
+    name: "sentiment_hutto.jsonl",
+    what: "Tweets, reviews and editorials rated by twenty people each (Hutto and Gilbert 2014)",
+    licence: "MIT; no text of it ships",
+};
+
+/// Utterances, and texts of the other kinds, that make a stretch of general text.
+const STRETCH: (usize, usize) = (250, 100);
+
 pub(crate) fn run(arguments: &Train) -> Result<()> {
     let (spoken, meetings) = read(&arguments.data, &MEETINGS)?;
     let (written, emails) = read(&arguments.data, &EMAILS)?;
     let spoken = labelled::spoken(&spoken).with_context(|| MEETINGS.name)?;
     let written = labelled::written(&written).with_context(|| EMAILS.name)?;
+    let (rated, ratings) = read(&arguments.data, &RATED)?;
+    let rated = labelled::rated(&rated).with_context(|| RATED.name)?;
+    let of = |texts: Vec<&str>, size: usize| texts.chunks(size).map(|it| it.join("\n")).collect::<Vec<_>>();
+    let mut stretches = of(spoken.iter().map(|it| it.text.as_str()).collect(), STRETCH.0);
+    stretches.extend(of(rated.iter().map(|it| it.text.as_str()).collect(), STRETCH.1));
+    stretches.extend(of(written.iter().map(|it| it.text.as_str()).collect(), STRETCH.1));
+    let folder = root().join("crates/hearsay-insight/weights");
+    fs::write(folder.join("words.txt"), topics::general(&stretches))?;
+
     let mut examples = train::of_meetings(&spoken);
     examples.extend(train::of_documents(&written));
 
@@ -54,7 +72,7 @@ pub(crate) fn run(arguments: &Train) -> Result<()> {
         eprintln!("{}: F1 {:.3} on unseen training groups", head.name(), found.f1);
         cards.push(json!({
             "head": head.name(),
-            "threshold": found.head.threshold,
+            "thresholds": found.head.thresholds,
             "recipe": { "passes": recipe.passes, "step": recipe.step, "decay": recipe.decay },
             "five_folds_of_training_groups": {
                 "precision": rounded(found.precision), "recall": rounded(found.recall), "f1": rounded(found.f1),
@@ -69,9 +87,9 @@ pub(crate) fn run(arguments: &Train) -> Result<()> {
         "kind": "logistic regression over hashed words, word shapes and neighbours; 8-bit weights",
         "made_by": "cargo xtask train DATA",
         "data": [meetings, emails],
+        "words.txt": { "what": "in how many stretches of general text a word stands", "data": [meetings, ratings, emails] },
         "heads": cards,
     });
-    let folder = root().join("crates/hearsay-insight/weights");
     fs::write(folder.join("acts.bin"), weights)?;
     fs::write(folder.join("acts.json"), format!("{card:#}\n"))?;
     Ok(())

@@ -7,12 +7,10 @@ use std::{
     sync::Arc,
 };
 
+use hearsay_insight::meaning::{DIMENSIONS, Meaning, Vector, unit};
 use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool, ValueOrView};
 use rten_tensor::{AsView as _, Layout as _, NdTensor};
 use tokenizers::{Tokenizer, TruncationParams};
-
-/// Numbers of a vector.
-pub const DIMENSIONS: usize = 384;
 
 /// Bytes of a text that are looked at: more than the tokens that count can have.
 const BYTES: usize = 2_048;
@@ -63,7 +61,7 @@ impl MiniLm {
     ///
     /// # Errors
     /// [`Error::Model`] when the model answers with something else.
-    pub fn embed(&self, text: &str) -> Result<[f32; DIMENSIONS], Error> {
+    pub fn embed(&self, text: &str) -> Result<Vector, Error> {
         let failed = |reason: String| Error::Model(reason);
         let text = &text[..text.floor_char_boundary(BYTES)];
         let encoded = self.tokenizer.encode(text, true).map_err(|error| failed(error.to_string()))?;
@@ -87,12 +85,8 @@ impl MiniLm {
     }
 }
 
-/// In the same direction, of length one.
-#[must_use]
-pub fn unit(mut vector: [f32; DIMENSIONS]) -> [f32; DIMENSIONS] {
-    let length = vector.iter().map(|it| it * it).sum::<f32>().sqrt();
-    if length > 0.0 {
-        vector.iter_mut().for_each(|it| *it /= length);
+impl Meaning for MiniLm {
+    fn of(&self, text: &str) -> Option<Vector> {
+        self.embed(text).ok()
     }
-    vector
 }

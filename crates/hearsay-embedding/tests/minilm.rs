@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use hearsay_embedding::{DIMENSIONS, Error, MiniLm};
+use hearsay_embedding::{Error, MiniLm};
 use hearsay_models::{ModelStore, Silent, cache_folder};
 
 static MODEL: LazyLock<MiniLm> = LazyLock::new(|| {
@@ -51,7 +51,6 @@ fn anything_has_a_vector() {
         let vector = MODEL.embed(&text).unwrap();
         let length: f32 = vector.iter().map(|it| it * it).sum();
         assert!((length - 1.0).abs() < 1e-3, "{:?}: {length}", text.chars().take(9).collect::<String>());
-        assert_eq!(vector.len(), DIMENSIONS);
     }
 }
 

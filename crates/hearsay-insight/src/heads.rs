@@ -5,25 +5,40 @@ use std::fmt;
 /// Buckets that features are hashed into.
 pub const BUCKETS: usize = 1 << 18;
 
-const MAGIC: &[u8; 8] = b"HSHEADS1";
+const MAGIC: &[u8; 8] = b"HSHEADS2";
 const HEADER: usize = MAGIC.len() + 4;
-const HEAD: usize = 4 * 3;
+const HEAD: usize = 4 * 4;
 
 /// The features of a text: buckets, each once, in rising order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Features(Vec<u32>);
+pub struct Features {
+    buckets: Vec<u32>,
+    long: bool,
+}
 
 impl Features {
+    /// `long` texts are judged by a threshold of their own: short ones are harder to tell apart.
     #[must_use]
-    pub fn of(mut buckets: Vec<u32>) -> Self {
+    pub fn of(mut buckets: Vec<u32>, long: bool) -> Self {
         buckets.sort_unstable();
         buckets.dedup();
-        Self(buckets)
+        Self { buckets, long }
     }
 
     #[must_use]
     pub fn buckets(&self) -> &[u32] {
-        &self.0
+        &self.buckets
+    }
+
+    #[must_use]
+    pub fn is_long(&self) -> bool {
+        self.long
+    }
+
+    /// What each counts: together they are of length one, so that long texts weigh no more than short ones.
+    #[must_use]
+    pub fn value(&self) -> f32 {
+        1.0 / (self.buckets.len().max(1) as f32).sqrt()
     }
 }
 
@@ -46,7 +61,8 @@ pub fn bucket(parts: &[&str]) -> u32 {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trained {
     pub bias: f32,
-    pub threshold: f32,
+    /// Of short texts, and of long ones.
+    pub thresholds: [f32; 2],
     /// One for each of [`BUCKETS`].
     pub weights: Vec<f32>,
 }
@@ -55,7 +71,7 @@ pub struct Trained {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Heads<const N: usize> {
     bias: [f32; N],
-    threshold: [f32; N],
+    thresholds: [[f32; N]; 2],
     scale: [f32; N],
     weights: Vec<[i8; N]>,
 }
@@ -72,7 +88,7 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-/// Writes heads: a magic, their number, then bias, threshold and scale of each, then 8-bit weights; numbers are little-endian.
+/// Writes heads: a magic, their number, then bias, thresholds and scale of each, then 8-bit weights; numbers are little-endian.
 #[must_use]
 pub fn write(heads: &[Trained]) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
@@ -82,7 +98,7 @@ pub fn write(heads: &[Trained]) -> Vec<u8> {
         .map(|it| it.weights.iter().fold(f32::MIN_POSITIVE, |most, weight| most.max(weight.abs())) / f32::from(i8::MAX))
         .collect();
     for (head, scale) in heads.iter().zip(&scales) {
-        for number in [head.bias, head.threshold, *scale] {
+        for number in [head.bias, head.thresholds[0], head.thresholds[1], *scale] {
             bytes.extend(number.to_le_bytes());
         }
     }
@@ -111,14 +127,15 @@ impl<const N: usize> Heads<N> {
             .chunks_exact(N)
             .map(|it| std::array::from_fn(|head| it[head].cast_signed()))
             .collect();
-        Ok(Self { bias: field(0), threshold: field(1), scale: field(2), weights })
+        Ok(Self { bias: field(0), thresholds: [field(1), field(2)], scale: field(3), weights })
     }
 
     /// How sure each head is, 0 to 1; at least 0.5 when its score reaches its threshold.
     #[must_use]
     pub fn judge(&self, features: &Features) -> [f32; N] {
         let scores = self.scores(features);
-        std::array::from_fn(|head| sigmoid(scores[head] - self.threshold[head]))
+        let thresholds = &self.thresholds[usize::from(features.long)];
+        std::array::from_fn(|head| sigmoid(scores[head] - thresholds[head]))
     }
 
     fn scores(&self, features: &Features) -> [f32; N] {
@@ -128,7 +145,8 @@ impl<const N: usize> Heads<N> {
                 *sum += f32::from(weight);
             }
         }
-        std::array::from_fn(|head| self.bias[head] + sums[head] * self.scale[head])
+        let value = features.value();
+        std::array::from_fn(|head| self.bias[head] + sums[head] * self.scale[head] * value)
     }
 }
 
@@ -145,19 +163,21 @@ mod tests {
         let mut weights = vec![0.0; BUCKETS];
         weights[7] = 2.0;
         weights[9] = -1.0;
-        let bytes = write(&[Trained { bias: 0.5, threshold: 1.0, weights }]);
+        let bytes = write(&[Trained { bias: 0.5, thresholds: [1.0, 2.0], weights }]);
         let heads = Heads::<1>::read(&bytes).unwrap();
-        let judged = |buckets: &[u32]| heads.judge(&Features::of(buckets.to_vec()))[0];
+        let judged = |buckets: &[u32]| heads.judge(&Features::of(buckets.to_vec(), false))[0];
         assert!((judged(&[]) - sigmoid(-0.5)).abs() < 0.001);
         assert!((judged(&[7, 7]) - sigmoid(1.5)).abs() < 0.001);
-        assert!((judged(&[7, 9]) - sigmoid(0.5)).abs() < 0.01);
+        assert!((judged(&[7, 9]) - sigmoid(0.5 + 0.5_f32.sqrt() - 1.0)).abs() < 0.01);
+        let long = heads.judge(&Features::of(vec![7], true))[0];
+        assert!((long - sigmoid(0.5)).abs() < 0.001, "{long}");
     }
 
     #[test]
     fn bytes_that_are_not_these_heads_are_told() {
-        let bytes = write(&[Trained { bias: 0.0, threshold: 0.0, weights: vec![0.0; BUCKETS] }]);
+        let bytes = write(&[Trained { bias: 0.0, thresholds: [0.0; 2], weights: vec![0.0; BUCKETS] }]);
         let error = |bytes: &[u8]| Heads::<1>::read(bytes).unwrap_err().to_string();
-        assert_eq!(error(&bytes[1..]), "262167 bytes, where 1 heads have 262168");
+        assert_eq!(error(&bytes[1..]), "262171 bytes, where 1 heads have 262172");
         assert_eq!(error(&[&b"X"[..], &bytes[1..]].concat()), "not a file of 1 heads");
         assert!(Heads::<2>::read(&bytes).is_err());
     }

@@ -167,6 +167,8 @@ pub struct SummedUp {
     /// Who spoke, and what.
     pub turns: Vec<(String, String)>,
     pub summary: String,
+    /// Titles of what was spoken about.
+    pub topics: Vec<String>,
 }
 
 /// Reads meetings with `turns` (pairs of speaker and text) and `summary` (a list of texts): a JSON object a line.
@@ -178,15 +180,103 @@ pub fn summed_up(text: &str) -> Result<Vec<SummedUp>, BadLine> {
     struct Line {
         turns: Vec<(String, String)>,
         summary: Vec<String>,
+        #[serde(default)]
+        topics: Vec<Titled>,
+    }
+    #[derive(Deserialize)]
+    struct Titled {
+        topic: String,
     }
     json_lines(text, |it: Line| {
         let summary = it.summary.join(" ");
         if summary.trim().is_empty() {
             Err("summary is empty".to_owned())
         } else {
-            Ok(SummedUp { turns: it.turns, summary })
+            Ok(SummedUp { turns: it.turns, summary, topics: it.topics.into_iter().map(|it| it.topic).collect() })
         }
     })
+}
+
+/// A text, and how people felt it, from -4 to 4.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rated {
+    pub text: String,
+    pub mean: f32,
+}
+
+/// Reads texts with their `mean` rating: a JSON object a line.
+///
+/// # Errors
+/// The first line that is not so.
+pub fn rated(text: &str) -> Result<Vec<Rated>, BadLine> {
+    #[derive(Deserialize)]
+    struct Line {
+        text: String,
+        mean: f32,
+    }
+    json_lines(text, |it: Line| {
+        let within = it.mean.abs() <= 4.0;
+        within.then_some(Rated { text: it.text, mean: it.mean }).ok_or_else(|| format!("mean is {}, beyond 4", it.mean))
+    })
+}
+
+/// Reads texts with their `sentiment`, `positive`, `neutral` or `negative`: a JSON object a line. Rated 1, 0 and -1.
+///
+/// # Errors
+/// The first line that is not so.
+pub fn felt(text: &str) -> Result<Vec<Rated>, BadLine> {
+    #[derive(Deserialize)]
+    struct Line {
+        text: String,
+        sentiment: String,
+    }
+    json_lines(text, |it: Line| {
+        let mean = match it.sentiment.as_str() {
+            "positive" => 1.0,
+            "neutral" => 0.0,
+            "negative" => -1.0,
+            other => return Err(format!("sentiment is {other:?}, where positive, neutral or negative is read")),
+        };
+        Ok(Rated { text: it.text, mean })
+    })
+}
+
+/// Trackers, and what people said that means what one of them looks for, or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tracked {
+    /// Names with vocabularies.
+    pub trackers: Vec<(String, Vec<String>)>,
+    /// Texts with the name of the tracker that should find them.
+    pub utterances: Vec<(String, Option<String>)>,
+}
+
+/// Reads one JSON object with `trackers` (each with `name` and `vocabulary`) and `utterances` (each with `text` and
+/// `tracker`, the name of one or another text for none).
+///
+/// # Errors
+/// The first line that is not so.
+pub fn tracked(text: &str) -> Result<Tracked, BadLine> {
+    #[derive(Deserialize)]
+    struct Tracker {
+        name: String,
+        vocabulary: Vec<String>,
+    }
+    #[derive(Deserialize)]
+    struct Utterance {
+        text: String,
+        tracker: Option<String>,
+    }
+    #[derive(Deserialize)]
+    struct File {
+        trackers: Vec<Tracker>,
+        utterances: Vec<Utterance>,
+    }
+    let file: File =
+        serde_json::from_str(text).map_err(|error| BadLine { line: error.line(), reason: error.to_string() })?;
+    let trackers: Vec<_> = file.trackers.into_iter().map(|it| (it.name, it.vocabulary)).collect();
+    let known = |name: &String| trackers.iter().any(|it| it.0 == *name);
+    let utterances = file.utterances.into_iter().map(|it| (it.text, it.tracker.filter(known))).collect();
+    Ok(Tracked { trackers, utterances })
 }
 
 fn json_lines<L: DeserializeOwned, T>(text: &str, read: impl Fn(L) -> Result<T, String>) -> Result<Vec<T>, BadLine> {
@@ -290,13 +380,30 @@ mod tests {
 
     #[test]
     fn a_meeting_is_read_with_its_summary() {
-        let read = summed_up(r#"{"turns":[["A","Hello."]],"summary":["One.","Two."],"topics":[]}"#).unwrap();
+        let read = summed_up(
+            r#"{"turns":[["A","Hello."]],"summary":["One.","Two."],"topics":[{"topic":"Greetings","spans":[]}]}"#,
+        )
+        .unwrap();
         assert_eq!(
             read,
-            [SummedUp { turns: vec![("A".to_owned(), "Hello.".to_owned())], summary: "One. Two.".to_owned() }]
+            [SummedUp {
+                turns: vec![("A".to_owned(), "Hello.".to_owned())],
+                summary: "One. Two.".to_owned(),
+                topics: vec!["Greetings".to_owned()]
+            }]
         );
         let error = summed_up(r#"{"turns":[],"summary":[]}"#).unwrap_err();
         assert_eq!(error.to_string(), "line 1: summary is empty");
+    }
+
+    #[test]
+    fn trackers_are_read_with_what_they_should_find() {
+        let text = r#"{"trackers":[{"name":"a","vocabulary":["x y"]}],"utterances":[{"text":"t","tracker":"a"},{"text":"u","tracker":"oos"},{"text":"v","tracker":null}]}"#;
+        let read = tracked(text).unwrap();
+        assert_eq!(read.trackers, [("a".to_owned(), vec!["x y".to_owned()])]);
+        let named: Vec<_> = read.utterances.iter().map(|it| it.1.as_deref()).collect();
+        assert_eq!(named, [Some("a"), None, None]);
+        assert!(tracked("{\n\"trackers\":3}").unwrap_err().to_string().starts_with("line 2: "));
     }
 
     #[test]

@@ -8,6 +8,8 @@ pub mod grammar;
 pub mod heads;
 #[cfg(feature = "labelled")]
 pub mod labelled;
+pub mod meaning;
 pub mod redact;
 pub mod text;
+pub mod topics;
 pub mod trackers;

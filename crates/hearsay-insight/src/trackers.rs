@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use crate::text::{Word, words};
+use crate::{
+    meaning::{DIMENSIONS, Meaning, Vector, likeness, unit},
+    text::{Word, words},
+};
 
 /// Words of a phrase, and phrases of a tracker; the rest is not looked for.
 const LONGEST: usize = 16;
@@ -107,6 +110,47 @@ impl Phrases {
             }
         }
         found
+    }
+}
+
+/// What a vocabulary is about, to find what means the like in other words.
+#[derive(Debug, Clone)]
+pub struct Meant {
+    centre: Vector,
+    /// With their index in the vocabulary.
+    phrases: Vec<(usize, Vector)>,
+}
+
+impl Meant {
+    /// Of the first `most` phrases; None when none of them means anything.
+    #[must_use]
+    pub fn new(phrases: &Phrases, most: usize, meaning: &dyn Meaning) -> Option<Self> {
+        let said = phrases.all.iter().enumerate().filter(|it| words(it.1).next().is_some());
+        let phrases: Vec<_> = said.take(most).filter_map(|(index, text)| Some((index, meaning.of(text)?))).collect();
+        let mut centre = [0.0; DIMENSIONS];
+        for (_, vector) in &phrases {
+            centre.iter_mut().zip(vector).for_each(|(sum, value)| *sum += value);
+        }
+        (!phrases.is_empty()).then(|| Self { centre: unit(centre), phrases })
+    }
+
+    /// Phrases it was made of.
+    #[must_use]
+    pub fn phrases(&self) -> usize {
+        self.phrases.len()
+    }
+
+    /// How near a text is to what the phrases have in common.
+    #[must_use]
+    pub fn likeness(&self, said: &Vector) -> f32 {
+        likeness(&self.centre, said)
+    }
+
+    /// The phrase that is nearest to a text, by its index in the vocabulary.
+    #[must_use]
+    pub fn nearest(&self, said: &Vector) -> usize {
+        let near = self.phrases.iter().max_by(|a, b| likeness(&a.1, said).total_cmp(&likeness(&b.1, said)));
+        near.map_or(0, |it| it.0)
     }
 }
 

@@ -20,13 +20,17 @@ use hearsay_bus::{
     publisher::{AfterBranch, Stretch},
 };
 use hearsay_conversation::{Spoken, Talk};
-use hearsay_insight::analysis::Analysis;
+use hearsay_insight::{analysis::Analysis, meaning::Meaning};
 use hearsay_protocol::{
     ConversationKey, Event, Offset, PublisherId, Timestamp,
     event::{Analytics, Ephemeral, EventKind, Participant, Talked},
 };
 use hearsay_runtime::{Drain, Tasks};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::{
+    sync::Semaphore,
+    task::spawn_blocking,
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+};
 use uuid::Uuid;
 
 use crate::metrics;
@@ -41,6 +45,8 @@ const KEEP: Duration = Duration::from_secs(1);
 const LOOK: u32 = 2;
 /// Who spoke how long is told every so many keeps, if anybody spoke.
 const TALK: u32 = 5;
+/// How long an entry waits for a processor; after that, trackers find their words only.
+const THINK: Duration = Duration::from_millis(300);
 /// Entries read at a time.
 const PAGE: usize = 500;
 /// Of whom it is told how long they spoke.
@@ -54,9 +60,17 @@ pub struct Analysts {
 
 struct Inner {
     bus: Arc<dyn Bus>,
+    thought: Option<Thought>,
     tasks: Tasks,
     /// As many as there are conversations heard here, and those analysed here that have not ended.
     attended: Mutex<HashMap<ConversationKey, Arc<Attended>>>,
+}
+
+/// What sentences mean, asked on threads that may wait, of as many conversations at once as there are processors.
+#[derive(Clone)]
+struct Thought {
+    meaning: Arc<dyn Meaning>,
+    turns: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -87,8 +101,11 @@ enum Turn {
 }
 
 impl Analysts {
-    pub fn new(bus: Arc<dyn Bus>, tasks: &Tasks) -> Self {
-        Self { inner: Arc::new(Inner { bus, tasks: tasks.clone(), attended: Mutex::default() }) }
+    /// Without `meaning`, trackers find their words only.
+    pub fn new(bus: Arc<dyn Bus>, meaning: Option<Arc<dyn Meaning>>, tasks: &Tasks) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let thought = meaning.map(|meaning| Thought { meaning, turns: Arc::new(Semaphore::new(processors)) });
+        Self { inner: Arc::new(Inner { bus, thought, tasks: tasks.clone(), attended: Mutex::default() }) }
     }
 
     /// A stream of this conversation is heard here.
@@ -168,6 +185,7 @@ impl Inner {
             appender,
             follower: Follower::new(Seen::NOTHING),
             analysis: Analysis::new(),
+            thought: self.thought.as_ref(),
             done: Offset(claim.watermark),
             ended: false,
             talk: Running::default(),
@@ -244,6 +262,7 @@ struct Analyst<'a> {
     appender: Appender,
     follower: Follower,
     analysis: Analysis,
+    thought: Option<&'a Thought>,
     /// Everything up to here is analysed, and on the log.
     done: Offset,
     ended: bool,
@@ -309,6 +328,24 @@ impl Analyst<'_> {
         Ok(None)
     }
 
+    /// Analyses an entry where that takes no time from others.
+    async fn think(&mut self, thought: &Thought, event: Event) -> Result<Vec<Event>, Error> {
+        let Ok(Ok(turn)) = timeout(THINK, Arc::clone(&thought.turns).acquire_owned()).await else {
+            metrics::unweighed();
+            return Ok(self.analysis.apply(&event, None));
+        };
+        let (meaning, mut analysis) = (Arc::clone(&thought.meaning), std::mem::take(&mut self.analysis));
+        let thinking = spawn_blocking(move || {
+            let found = analysis.apply(&event, Some(&*meaning));
+            drop(turn);
+            (analysis, found)
+        });
+        let (analysis, found) =
+            thinking.await.map_err(|error| Error::Unavailable(format!("the analysis broke off: {error}")))?;
+        self.analysis = analysis;
+        Ok(found)
+    }
+
     /// Analyses entries, appends what follows from them.
     async fn tell(&mut self, steps: &mut Vec<Step>) -> Result<Option<Turn>, Error> {
         let (mut events, mut through, mut worth) = (Vec::new(), self.done, false);
@@ -323,7 +360,11 @@ impl Analyst<'_> {
                 Step::Entry { entry, .. } => {
                     let Body::Event(event) = &entry.body else { continue };
                     let begun = Instant::now();
-                    let found = self.analysis.apply(event);
+                    // What was told before is only known again.
+                    let found = match self.thought.filter(|_| entry.offset > self.done && self.analysis.weighs(event)) {
+                        Some(thought) => self.think(thought, event.clone()).await?,
+                        None => self.analysis.apply(event, None),
+                    };
                     self.talk.apply(event);
                     metrics::analysed(begun.elapsed());
                     self.ended |= event.kind() == EventKind::Ended;

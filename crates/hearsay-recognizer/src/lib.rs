@@ -22,6 +22,7 @@ mod slots;
 use std::{sync::Arc, time::Duration};
 
 use hearsay_bus::Bus;
+use hearsay_insight::meaning::Meaning;
 use hearsay_rpc::v1::{self, capacity_server::CapacityServer, recognizer_server::RecognizerServer};
 use hearsay_runtime::Tasks;
 use hearsay_speech::{engine::Engine, vad::VadModel};
@@ -96,6 +97,7 @@ impl Recognizer {
         config: Config,
         engine: Arc<dyn Engine>,
         vad: Arc<dyn VadModel>,
+        meaning: Option<Arc<dyn Meaning>>,
         bus: Arc<dyn Bus>,
         tasks: &Tasks,
     ) -> Result<Self, StartError> {
@@ -156,7 +158,7 @@ impl Recognizer {
             probe: Probe::new(clip, Arc::clone(&queue)),
             tasks: tasks.clone(),
         };
-        let analysts = Analysts::new(Arc::clone(&bus), tasks);
+        let analysts = Analysts::new(Arc::clone(&bus), meaning, tasks);
         let rooms = Rooms::new(Arc::clone(&bus), tasks);
         let tasks = tasks.clone();
         let service = Service { analysts, rooms, slots, config, engine, vad, bus, mailboxes, load, tasks, admitted };

@@ -34,6 +34,7 @@ const PUBLISH_BUGS: &str = "hearsay_recognizer_publish_refused_total";
 const ANALYSTS: &str = "hearsay_recognizer_analysts";
 const INFERRED: &str = "hearsay_recognizer_insights_total";
 const ANALYSED: &str = "hearsay_recognizer_analysis_seconds";
+const UNWEIGHED: &str = "hearsay_recognizer_analysis_unweighed_total";
 
 /// Whose audio a decode is, and whether it is needed.
 pub(crate) type DecodeKind = &'static str;
@@ -75,6 +76,7 @@ pub(crate) fn describe() {
     describe_gauge!(ANALYSTS, "Conversations this process is the analyst of.");
     describe_counter!(INFERRED, "Insights found, by kind: question, action_item, follow_up, topic, tracker, entity.");
     describe_histogram!(ANALYSED, "Seconds to find what follows from one entry of the log.");
+    describe_counter!(UNWEIGHED, "Entries whose meaning was left out because all processors were busy with others.");
 }
 
 pub(crate) fn stream_opened() -> GaugeGuard {
@@ -191,4 +193,8 @@ pub(crate) fn inferred(kind: &'static str) {
 
 pub(crate) fn analysed(took: Duration) {
     histogram!(ANALYSED).record(took);
+}
+
+pub(crate) fn unweighed() {
+    counter!(UNWEIGHED).increment(1);
 }

@@ -2,9 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use hearsay_bus::{Batch, Body, Bus, Claim, Delivery, Entry, Limits, MemoryBus, Proposal, Read, Seen, SystemClock};
+use hearsay_insight::meaning::{DIMENSIONS, Meaning, Vector};
 use hearsay_protocol::{
     AccountId, ConversationId, ConversationKey, Epoch, Event, GatewayId, MeetingId, MeetingKey, ParticipantId,
     PublisherId, StreamId, StreamTime, UtteranceId,
@@ -141,7 +148,7 @@ fn texts(insights: &[Arc<Insight>]) -> Vec<&str> {
 async fn what_is_said_is_told_once_however_many_listen_to_it() {
     let mut meeting = Meeting::open().await;
     let tasks = Tasks::new();
-    let analysts: Vec<_> = (0..3).map(|_| Analysts::new(Arc::clone(&meeting.bus), &tasks)).collect();
+    let analysts: Vec<_> = (0..3).map(|_| Analysts::new(Arc::clone(&meeting.bus), None, &tasks)).collect();
     let attending: Vec<_> = analysts.iter().chain(&analysts).map(|it| it.attend(&meeting.key)).collect();
     meeting.say("Shall we buy a boat?").await;
     let found = meeting.told(2).await;
@@ -155,14 +162,50 @@ async fn what_is_said_is_told_once_however_many_listen_to_it() {
     tasks.finish(PATIENCE).await.unwrap();
 }
 
+/// Knows of vessels only, and counts what it was asked.
+#[derive(Default)]
+struct Vessels(AtomicUsize);
+
+impl Meaning for Vessels {
+    fn of(&self, text: &str) -> Option<Vector> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        let mut vector = [0.0; DIMENSIONS];
+        vector[usize::from(["boat", "ship", "sail"].iter().any(|it| text.contains(it)))] = 1.0;
+        Some(vector)
+    }
+}
+
+#[tokio::test]
+async fn what_means_the_like_is_told_and_not_weighed_again_by_the_next_analyst() {
+    let mut meeting = Meeting::open().await;
+    let first = Tasks::new();
+    let attending =
+        Analysts::new(Arc::clone(&meeting.bus), Some(Arc::<Vessels>::default()), &first).attend(&meeting.key);
+    meeting.say("I would like to sail with you.").await;
+    meeting.say("We have a lot of time.").await;
+    let found = meeting.told(1).await;
+    assert_eq!((texts(&found), found[0].evidence[0].end), (vec!["I would like to sail with you."], 0));
+    drop(attending);
+    first.finish(PATIENCE).await.unwrap();
+
+    let (second, asked) = (Tasks::new(), Arc::<Vessels>::default());
+    let attending = Analysts::new(Arc::clone(&meeting.bus), Some(asked.clone()), &second).attend(&meeting.key);
+    meeting.say("Then take the old ship again.").await;
+    let found = meeting.told(2).await;
+    assert_eq!(texts(&found)[1..], ["Then take the old ship again."]);
+    assert!(asked.0.load(Ordering::Relaxed) <= 3, "the phrase and what was not told yet");
+    drop(attending);
+    second.finish(PATIENCE).await.unwrap();
+}
+
 #[tokio::test]
 async fn when_an_analyst_dies_another_goes_on_where_it_was() {
     let mut meeting = Meeting::open().await;
     let (first, second) = (Tasks::new(), Tasks::new());
-    let _hears = Analysts::new(Arc::clone(&meeting.bus), &first).attend(&meeting.key);
+    let _hears = Analysts::new(Arc::clone(&meeting.bus), None, &first).attend(&meeting.key);
     meeting.say("Is anybody there?").await;
     meeting.told(1).await;
-    let _hears_too = Analysts::new(Arc::clone(&meeting.bus), &second).attend(&meeting.key);
+    let _hears_too = Analysts::new(Arc::clone(&meeting.bus), None, &second).attend(&meeting.key);
     // Its tasks are gone without a word: the lease is not given back.
     first.finish(Duration::ZERO).await.ok();
     let gone = Instant::now();
@@ -177,7 +220,7 @@ async fn when_an_analyst_dies_another_goes_on_where_it_was() {
 async fn the_end_of_a_conversation_ends_its_analyst() {
     let mut meeting = Meeting::open().await;
     let tasks = Tasks::new();
-    let attending = Analysts::new(Arc::clone(&meeting.bus), &tasks).attend(&meeting.key);
+    let attending = Analysts::new(Arc::clone(&meeting.bus), None, &tasks).attend(&meeting.key);
     meeting.say("Are we done?").await;
     // It is there.
     meeting.told(1).await;
@@ -205,7 +248,7 @@ async fn the_end_of_a_conversation_ends_its_analyst() {
 async fn a_failover_that_loses_insights_has_them_told_again() {
     let mut meeting = Meeting::open().await;
     let tasks = Tasks::new();
-    let _hears = Analysts::new(Arc::clone(&meeting.bus), &tasks).attend(&meeting.key);
+    let _hears = Analysts::new(Arc::clone(&meeting.bus), None, &tasks).attend(&meeting.key);
     meeting.say("Shall we start?").await;
     meeting.told(1).await;
     let replica = meeting.memory.replica(&meeting.key).unwrap();
@@ -233,7 +276,7 @@ async fn who_spoke_how_long_is_told_while_people_talk() {
     let mut meeting = Meeting::open().await;
     let mut heard = meeting.bus.subscribe(&meeting.key).await.unwrap();
     let tasks = Tasks::new();
-    let _attending = Analysts::new(Arc::clone(&meeting.bus), &tasks).attend(&meeting.key);
+    let _attending = Analysts::new(Arc::clone(&meeting.bus), None, &tasks).attend(&meeting.key);
     meeting.say("Three small words.").await;
     let found = tokio::time::timeout(PATIENCE, async {
         loop {

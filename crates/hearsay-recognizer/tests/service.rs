@@ -56,7 +56,8 @@ impl World {
             Proposal { conversation: ConversationId::from_random(7), epoch: Epoch(1), title: "Standup".to_owned() };
         let key = bus.open(&meeting, proposal).await.unwrap().key;
         let tasks = Tasks::new();
-        let recognizer = Recognizer::start(config, Arc::new(engine), vad, Arc::clone(&bus), &tasks).await.unwrap();
+        let recognizer =
+            Recognizer::start(config, Arc::new(engine), vad, None, Arc::clone(&bus), &tasks).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tonic::transport::Server::builder().add_routes(recognizer.routes());

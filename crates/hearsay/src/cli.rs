@@ -88,6 +88,10 @@ pub(crate) struct EvalInsights {
 pub(crate) enum EvalTask {
     Questions,
     Actions,
+    Sentiment,
+    Topics,
+    Trackers,
+    Entities,
     Due,
     Summary,
 }
@@ -97,6 +101,10 @@ impl EvalTask {
         match self {
             Self::Questions => "questions",
             Self::Actions => "actions",
+            Self::Sentiment => "sentiment",
+            Self::Topics => "topics",
+            Self::Trackers => "trackers",
+            Self::Entities => "entities",
             Self::Due => "due",
             Self::Summary => "summary",
         }

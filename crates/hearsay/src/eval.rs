@@ -1,6 +1,9 @@
 //! `hearsay eval insights`: labelled data in, figures out.
 
+mod entities;
 mod rouge;
+mod topics;
+mod trackers;
 
 use std::{fs, path::Path, process::ExitCode};
 
@@ -9,10 +12,14 @@ use hearsay_insight::{
     acts,
     grammar::{self, Assignee, Hint, Names},
     labelled::{self, Asked, AskedKind},
+    meaning::Meaning,
+    text::words,
 };
 use serde::Serialize;
 
 use crate::cli::{EvalInsights, EvalTask, EvalText};
+#[cfg(feature = "recognizer")]
+use crate::{cli::Sources, config, models};
 
 /// Samples that an interval comes from.
 const SAMPLES: usize = 1000;
@@ -34,6 +41,8 @@ struct Figures {
     false_alarm_rate: Option<f64>,
     #[serde(flatten)]
     rouge: Option<rouge::Figures>,
+    #[serde(flatten)]
+    topics: Option<topics::Figures>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -52,6 +61,7 @@ pub(crate) fn insights(arguments: &EvalInsights) -> anyhow::Result<ExitCode> {
     let mut figures = Figures { task: arguments.task.name(), ..Figures::default() };
     let mut verdicts = Vec::new();
     match arguments.task {
+        EvalTask::Sentiment => anyhow::bail!("not yet"),
         EvalTask::Questions => {
             let spoken = labelled::spoken(&text).map_err(named)?;
             verdicts = judged(&spoken, arguments.text, |it| it.question)
@@ -70,6 +80,33 @@ pub(crate) fn insights(arguments: &EvalInsights) -> anyhow::Result<ExitCode> {
             let said = labelled::in_document(&written, &texts).map(|it| acts::judge(&it).task >= 0.5);
             verdicts = said.zip(&written).map(|it| (it.0, it.1.task)).collect();
         }
+        EvalTask::Topics => {
+            let meetings = labelled::summed_up(&text).map_err(named)?;
+            figures.n = meetings.len();
+            figures.topics = Some(topics::of(&meetings, arguments.text));
+        }
+        EvalTask::Trackers => {
+            let tracked = labelled::tracked(&text).map_err(named)?;
+            let meaning = meaning()?;
+            let mut meeting = trackers::Meeting::new(&tracked, Some(&*meaning));
+            let counts = trackers::of(&tracked, &mut meeting, |text| as_asked(text, arguments.text));
+            figures.n = tracked.utterances.len();
+            figures.scores = Some(of_counts(counts));
+            if let Some(path) = &arguments.negatives {
+                let spoken = negatives(path)?;
+                // Shorter ones mean too little to be mistaken.
+                let texts = spoken.iter().map(|it| as_asked(&it.text, arguments.text));
+                let texts: Vec<String> = texts.filter(|it| words(it).nth(3).is_some()).collect();
+                let alarms = texts.iter().filter(|it| !meeting.say(it).is_empty()).count();
+                figures.false_alarm_rate = Some(share(alarms, texts.len()));
+            }
+        }
+        EvalTask::Entities => {
+            let (lines, counts) =
+                entities::of(&text).with_context(|| format!("{} cannot be read", arguments.file.display()))?;
+            figures.n = lines;
+            figures.scores = Some(of_counts(counts));
+        }
         EvalTask::Due => {
             let asked = labelled::asked(&text).map_err(named)?;
             due(&asked, arguments.text, &mut figures);
@@ -84,15 +121,15 @@ pub(crate) fn insights(arguments: &EvalInsights) -> anyhow::Result<ExitCode> {
         figures.n = verdicts.len();
         figures.scores = Some(scores(&verdicts));
     }
-    if let Some(path) = &arguments.negatives {
-        let spoken = labelled::spoken(&read(path)?).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
+    if let Some(path) = arguments.negatives.as_ref().filter(|_| arguments.task != EvalTask::Trackers) {
+        let spoken = negatives(path)?;
         let said: Vec<bool> = match arguments.task {
             EvalTask::Questions => judged(&spoken, arguments.text, |it| it.question).collect(),
             EvalTask::Actions => judged(&spoken, arguments.text, |it| it.action).collect(),
-            EvalTask::Due | EvalTask::Summary => anyhow::bail!(
-                "--negatives: the task {} has no use for it; questions and actions have",
-                arguments.task.name()
-            ),
+            other => {
+                let name = other.name();
+                anyhow::bail!("--negatives: the task {name} has no use for it; questions, actions and trackers have")
+            }
         };
         figures.false_alarm_rate = Some(share(said.iter().filter(|it| **it).count(), said.len()));
     }
@@ -102,6 +139,25 @@ pub(crate) fn insights(arguments: &EvalInsights) -> anyhow::Result<ExitCode> {
         tell(&figures, &verdicts);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn negatives(path: &Path) -> anyhow::Result<Vec<labelled::Spoken>> {
+    labelled::spoken(&read(path)?).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
+}
+
+/// The model of sentences, fetched if need be.
+#[cfg(feature = "recognizer")]
+fn meaning() -> anyhow::Result<Box<dyn Meaning>> {
+    let config = config::load(&Sources::default(), config::Flags::default())?;
+    let files = models::store(&config)?.fetch(&mut hearsay_models::Terminal::default())?.minilm;
+    Ok(Box::new(hearsay_embedding::MiniLm::load(&files.model, &files.tokenizer)?))
+}
+
+#[cfg(not(feature = "recognizer"))]
+fn meaning() -> anyhow::Result<Box<dyn Meaning>> {
+    anyhow::bail!(
+        "this task needs the model of sentences, which this program was built without: build it with `--features recognizer`"
+    )
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {
@@ -172,6 +228,11 @@ fn share(part: usize, whole: usize) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
+/// Of found, right and labelled ones.
+fn of_counts((found, right, labelled): (usize, usize, usize)) -> Scores {
+    Scores { precision: share(right, found), recall: share(right, labelled), f1: share(2 * right, found + labelled) }
+}
+
 fn scores(verdicts: &[Verdict]) -> Scores {
     score(verdicts.iter().copied())
 }
@@ -207,9 +268,16 @@ fn resampled<T>(items: &[T], figure: impl Fn(&mut dyn Iterator<Item = &T>) -> f6
 fn tell(figures: &Figures, verdicts: &[Verdict]) {
     println!("{}: {} items", figures.task, figures.n);
     if let Some(it) = figures.scores {
-        let (low, high) = interval(verdicts);
         println!("precision {:.3}  recall {:.3}", it.precision, it.recall);
-        println!("F1 {:.3}  (95 % of samples: {low:.3} to {high:.3})", it.f1);
+        if verdicts.is_empty() {
+            println!("F1 {:.3}", it.f1);
+        } else {
+            let (low, high) = interval(verdicts);
+            println!("F1 {:.3}  (95 % of samples: {low:.3} to {high:.3})", it.f1);
+        }
+    }
+    if let Some(it) = &figures.topics {
+        println!("{it}");
     }
     if let Some(it) = &figures.rouge {
         println!("{it}");

@@ -4,6 +4,7 @@ use std::{io::Write as _, net::SocketAddr, process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use hearsay_bus::Bus;
+use hearsay_embedding::MiniLm;
 use hearsay_models::{ModelStore, Models, Terminal};
 use hearsay_recognizer::{Benchmark, EngineConfig, GrpcServer, ModelName, Recognizer, RuntimeName};
 use hearsay_runtime::{Tasks, logs};
@@ -69,9 +70,13 @@ pub(crate) async fn start(
     tasks: &Tasks,
 ) -> anyhow::Result<Recognizer> {
     let (store, with) = (models::store(config)?, config.recognizer.engine.clone());
+    let minilm = models.minilm.clone();
     let loading = tokio::task::spawn_blocking(move || load(&models, &with, &store));
+    let weighing = tokio::task::spawn_blocking(move || MiniLm::load(&minilm.model, &minilm.tokenizer));
+    let meaning = Arc::new(weighing.await??);
     let (engine, voice) = loading.await??;
-    Ok(Recognizer::start(config.recognizer.clone(), engine, voice, Arc::clone(bus), tasks).await?)
+    let (config, bus) = (config.recognizer.clone(), Arc::clone(bus));
+    Ok(Recognizer::start(config, engine, voice, Some(meaning), bus, tasks).await?)
 }
 
 /// What the model runs on, fetched if need be.

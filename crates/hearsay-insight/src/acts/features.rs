@@ -8,6 +8,8 @@ use crate::{
 
 /// Words looked at, at the beginning and at the end of an utterance.
 const EDGE_WORDS: usize = 100;
+/// Words of a text that is long.
+const LONG: usize = 4;
 /// Bytes of a word that count.
 const WORD_BYTES: usize = 24;
 
@@ -150,7 +152,7 @@ pub(super) fn features(utterance: &Utterance<'_>) -> Features {
     add(&["marks-n", marks, count]);
     neighbour(&mut add, "p", utterance.previous.as_ref(), count, last);
     neighbour(&mut add, "x", utterance.next.as_ref(), count, last);
-    Features::of(found)
+    Features::of(found, words.len() >= LONG)
 }
 
 fn neighbour(add: &mut impl FnMut(&[&str]), side: &str, it: Option<&Neighbour<'_>>, count: &str, last: &str) {

@@ -68,9 +68,9 @@ pub fn of_documents(sentences: &[Written]) -> Vec<Example> {
 #[must_use]
 pub fn recipe(head: Head) -> Recipe {
     match head {
-        Head::Question => Recipe { passes: 4, step: 0.05, decay: 1e-5, positive: 1.0 },
-        Head::Action | Head::Suggestion => Recipe { passes: 6, step: 0.1, decay: 1e-4, positive: 1.0 },
-        Head::Task => Recipe { passes: 10, step: 0.02, decay: 0.0, positive: 1.0 },
+        Head::Question => Recipe { passes: 3, step: 0.3, decay: 3e-4, positive: 1.0 },
+        Head::Action | Head::Suggestion => Recipe { passes: 4, step: 0.2, decay: 1e-4, positive: 1.0 },
+        Head::Task => Recipe { passes: 10, step: 0.3, decay: 1e-5, positive: 1.0 },
     }
 }
 
@@ -100,36 +100,56 @@ const FOLDS: usize = 5;
 /// seen them.
 #[must_use]
 pub fn fit(examples: &[Example], head: Head, recipe: &Recipe) -> Fitted {
-    let mut judged: Vec<(f32, bool)> = Vec::new();
+    let mut judged: [Vec<(f32, bool)>; 2] = Default::default();
     for fold in 0..FOLDS {
         let trained = descend(examples, head, recipe, |it| it.group % FOLDS != fold);
         for it in examples.iter().filter(|it| it.scored && it.group % FOLDS == fold) {
             if let Some(label) = it.labels[head as usize] {
-                judged.push((score(&trained, &it.features), label));
+                judged[usize::from(it.features.is_long())].push((score(&trained, &it.features), label));
             }
         }
     }
-    let (threshold, precision, recall, f1) = best(judged);
-    let head = Trained { threshold, ..descend(examples, head, recipe, |_| true) };
-    Fitted { head, precision, recall, f1 }
+    // Where texts of one length are rare, the threshold of all is the safer one.
+    let both = best(judged.concat());
+    let few = |it: &Vec<(f32, bool)>| it.iter().filter(|it| it.1).count() < ENOUGH;
+    let thresholds = judged.each_ref().map(|it| if few(it) { both.threshold } else { best(it.clone()).threshold });
+    let found =
+        judged.iter().zip(thresholds).flat_map(|(it, threshold)| it.iter().map(move |it| (it.0 >= threshold, it.1)));
+    let (mut said, mut right, mut positive) = (0.0, 0.0, 0.0);
+    for (yes, label) in found {
+        said += f32::from(u8::from(yes));
+        right += f32::from(u8::from(yes && label));
+        positive += f32::from(u8::from(label));
+    }
+    let head = Trained { thresholds, ..descend(examples, head, recipe, |_| true) };
+    let ratio = |of: f32| if of > 0.0 { right / of } else { 0.0 };
+    Fitted { head, precision: ratio(said), recall: ratio(positive), f1: 2.0 * right / (said + positive).max(1.0) }
 }
+
+/// Positives that a threshold of its own takes.
+const ENOUGH: usize = 500;
 
 fn score(head: &Trained, features: &Features) -> f32 {
-    head.bias + features.buckets().iter().map(|it| head.weights[*it as usize]).sum::<f32>()
+    head.bias + features.buckets().iter().map(|it| head.weights[*it as usize]).sum::<f32>() * features.value()
 }
 
-/// The threshold with the highest F1, and that with its precision and recall.
-fn best(mut judged: Vec<(f32, bool)>) -> (f32, f32, f32, f32) {
+/// A threshold, and what it does.
+struct Best {
+    threshold: f32,
+    f1: f32,
+}
+
+/// The threshold with the highest F1.
+fn best(mut judged: Vec<(f32, bool)>) -> Best {
     judged.sort_by(|a, b| b.0.total_cmp(&a.0));
     let positive = judged.iter().filter(|it| it.1).count() as f32;
-    let (mut found, mut best) = (0.0_f32, (0.0, 0.0, 0.0, 0.0));
+    let (mut found, mut best) = (0.0_f32, Best { threshold: 0.0, f1: 0.0 });
     for (at, (score, label)) in judged.iter().enumerate() {
         found += f32::from(u8::from(*label));
-        let chosen = (at + 1) as f32;
-        let f1 = 2.0 * found / (chosen + positive);
-        if f1 > best.3 {
+        let f1 = 2.0 * found / ((at + 1) as f32 + positive);
+        if f1 > best.f1 {
             let next = judged.get(at + 1).map_or(*score, |it| it.0);
-            best = (f32::midpoint(*score, next), found / chosen, found / positive, f1);
+            best = Best { threshold: f32::midpoint(*score, next), f1 };
         }
     }
     best
@@ -151,12 +171,12 @@ fn descend(examples: &[Example], head: Head, recipe: &Recipe, with: impl Fn(&Exa
     for pass in 0..recipe.passes {
         shuffle(&mut order, &mut random);
         for &(at, label) in &order {
-            let buckets = examples[at].features.buckets();
-            let sum: f32 = bias.0 + buckets.iter().map(|it| weights[*it as usize]).sum::<f32>();
+            let (buckets, value) = (examples[at].features.buckets(), examples[at].features.value());
+            let sum: f32 = bias.0 + buckets.iter().map(|it| weights[*it as usize]).sum::<f32>() * value;
             let error = (sigmoid(sum) - f32::from(u8::from(label))) * if label { recipe.positive } else { 1.0 };
             for &it in buckets {
                 let it = it as usize;
-                let slope = error + recipe.decay * weights[it];
+                let slope = error * value + recipe.decay * weights[it];
                 squares[it] += slope * slope;
                 weights[it] -= recipe.step * slope / squares[it].sqrt();
             }
@@ -170,7 +190,7 @@ fn descend(examples: &[Example], head: Head, recipe: &Recipe, with: impl Fn(&Exa
         }
     }
     sums.iter_mut().for_each(|it| *it /= taken);
-    Trained { bias: sum_bias / taken, threshold: 0.0, weights: sums }
+    Trained { bias: sum_bias / taken, thresholds: [0.0; 2], weights: sums }
 }
 
 /// Fisher and Yates with splitmix64.
@@ -223,9 +243,8 @@ mod tests {
 
     #[test]
     fn the_best_threshold_parts_what_can_be_parted() {
-        let (threshold, precision, recall, f1) = best(vec![(0.2, false), (0.9, true), (0.6, true), (0.4, false)]);
-        assert!((threshold - 0.5).abs() < 1e-6);
-        assert_eq!((precision, recall, f1), (1.0, 1.0, 1.0));
-        assert_eq!(best(vec![(0.2, false)]).3, 0.0);
+        let found = best(vec![(0.2, false), (0.9, true), (0.6, true), (0.4, false)]);
+        assert!((found.threshold - 0.5).abs() < 1e-6 && (found.f1 - 1.0).abs() < 1e-6);
+        assert!(best(vec![(0.2, false)]).f1 < 1e-6);
     }
 }

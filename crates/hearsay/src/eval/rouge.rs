@@ -76,7 +76,7 @@ fn meeting(meeting: &SummedUp, how: EvalText) -> [f64; 4] {
 }
 
 /// A turn's sentences, as a final is cut into them.
-fn cut(text: &str) -> Vec<String> {
+pub(super) fn cut(text: &str) -> Vec<String> {
     let stream = StreamId(Uuid::nil());
     let nobody = Participant { id: ParticipantId(Uuid::nil()), user_id: None, name: None, email: None };
     let spoken = Final {
@@ -130,7 +130,11 @@ mod tests {
         let mut turns = vec![say("Good morning to you all, and how was the very long weekend? Fine.")];
         turns.extend((0..30).map(|_| say("Well, right. I see what you mean there, I guess. Okay then.")));
         turns.extend((0..3).map(|_| say("The bridge needs a new deck, so the council pays for it.")));
-        let meetings = [SummedUp { turns, summary: "The council pays for the new deck of the bridge.".to_owned() }];
+        let meetings = [SummedUp {
+            turns,
+            summary: "The council pays for the new deck of the bridge.".to_owned(),
+            topics: Vec::new(),
+        }];
         let it = of(&meetings, EvalText::AsIs);
         assert!(it.rouge1 > it.lead_rouge1 && it.rouge2 > it.lead_rouge2, "{it}");
         assert_eq!(it.rouge1_interval, (it.rouge1, it.rouge1), "of one meeting, every sample is the same");
