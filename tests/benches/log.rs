@@ -130,6 +130,7 @@ fn spoken(stream: StreamId, n: u64, words: usize) -> Event {
         })
         .collect();
     Event::Final(Arc::new(Final {
+        sentiment: Vec::new(),
         stream,
         utterance: UtteranceId::after_cut(stream, StreamTime(n)),
         participant: Arc::new(Participant {

@@ -7,10 +7,12 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Args;
+use hearsay_embedding::MiniLm;
 use hearsay_insight::{
     acts::{Head, train},
-    heads, labelled, topics,
+    heads, labelled, sentiment, topics,
 };
+use hearsay_models::{ModelStore, Terminal, cache_folder};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -62,6 +64,8 @@ pub(crate) fn run(arguments: &Train) -> Result<()> {
     let folder = root().join("crates/hearsay-insight/weights");
     fs::write(folder.join("words.txt"), topics::general(&stretches))?;
 
+    fs::write(folder.join("sentiment.bin"), sentiment::write(&feelings(&rated)?))?;
+
     let mut examples = train::of_meetings(&spoken);
     examples.extend(train::of_documents(&written));
 
@@ -87,12 +91,25 @@ pub(crate) fn run(arguments: &Train) -> Result<()> {
         "kind": "logistic regression over hashed words, word shapes and neighbours; 8-bit weights",
         "made_by": "cargo xtask train DATA",
         "data": [meetings, emails],
+        "sentiment.bin": {
+            "what": "logistic regression on all-MiniLM-L6-v2 (Apache-2.0): negative, neutral, positive; within 0.5 of 0 is neutral",
+            "data": [ratings],
+        },
         "words.txt": { "what": "in how many stretches of general text a word stands", "data": [meetings, ratings, emails] },
         "heads": cards,
     });
     fs::write(folder.join("acts.bin"), weights)?;
     fs::write(folder.join("acts.json"), format!("{card:#}\n"))?;
     Ok(())
+}
+
+/// Fits how sentences feel to how people rated them: within half a point of zero is neutral.
+fn feelings(rated: &[labelled::Rated]) -> Result<sentiment::Weights> {
+    let files = ModelStore::open(cache_folder()?).fetch(&mut Terminal::default())?.minilm;
+    let model = MiniLm::load(&files.model, &files.tokenizer)?;
+    let kind = |mean: f32| usize::from(mean >= -0.5) + usize::from(mean > 0.5);
+    let weigh = |it: &labelled::Rated| Ok((model.embed(&it.text)?, kind(it.mean)));
+    Ok(sentiment::fit(&rated.iter().map(weigh).collect::<Result<Vec<_>>>()?))
 }
 
 fn read(folder: &Path, source: &Source) -> Result<(String, serde_json::Value)> {

@@ -101,6 +101,7 @@ struct Gateway {
 
 fn spoken(stream: StreamId, n: u64) -> Event {
     Event::Final(Arc::new(Final {
+        sentiment: Vec::new(),
         stream,
         utterance: UtteranceId::after_cut(stream, StreamTime(n)),
         participant: person(),

@@ -120,6 +120,7 @@ mod tests {
         let words: Vec<_> = text.split(' ').collect();
         let at = |index: usize| StreamTime(start + 1_000 * index as u64);
         Final {
+            sentiment: Vec::new(),
             stream,
             utterance: UtteranceId::after_cut(stream, StreamTime(n)),
             participant: Arc::new(Participant {

@@ -57,6 +57,8 @@ pub struct RecordedMessage {
     pub start_us: u64,
     pub end_us: u64,
     pub words: Vec<RecordedWord>,
+    /// From -100, negative, to 100, positive; none: not weighed.
+    pub sentiment: Option<i8>,
 }
 
 /// A word with its times and its confidence in hundredths.
@@ -84,6 +86,9 @@ struct Columns {
     word_lengths: Vec<i64>,
     /// Hundredths.
     word_confidences: Vec<u16>,
+    /// Of each message, where any has one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    sentiments: Vec<Option<i8>>,
 }
 
 fn to_columns<S: Serializer>(messages: &[RecordedMessage], serializer: S) -> Result<S::Ok, S::Error> {
@@ -98,6 +103,7 @@ fn to_columns<S: Serializer>(messages: &[RecordedMessage], serializer: S) -> Res
         });
         columns.from.push(speaker);
         columns.texts.push(message.text.clone());
+        columns.sentiments.push(message.sentiment);
         columns.starts_us.push(difference(message.start_us, last));
         columns.lengths_us.push(difference(message.end_us, message.start_us));
         last = message.start_us;
@@ -112,6 +118,9 @@ fn to_columns<S: Serializer>(messages: &[RecordedMessage], serializer: S) -> Res
             columns.word_confidences.push(*confidence);
             before = *start;
         }
+    }
+    if columns.sentiments.iter().all(Option::is_none) {
+        columns.sentiments.clear();
     }
     columns.ids = STANDARD_NO_PAD.encode(ids);
     let times = columns.word_starts.iter().chain(&columns.word_lengths);
@@ -157,6 +166,7 @@ fn from_columns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Record
             end_us: start_us.wrapping_add_signed(columns.lengths_us[index]),
             words,
             text,
+            sentiment: columns.sentiments.get(index).copied().flatten(),
         });
     }
     if times.next().is_some() { Err(torn()) } else { Ok(messages) }
@@ -211,7 +221,7 @@ impl Record {
         let wall = |origin: Timestamp, time: hearsay_protocol::StreamTime| time.at(origin).micros();
         let mut messages = Vec::new();
         for spoken in conversation.finals() {
-            for sentence in sentences(spoken) {
+            for (at, sentence) in sentences(spoken).into_iter().enumerate() {
                 let words = sentence.words.iter().map(|word| {
                     let (start, end) = (wall(spoken.origin, word.start), wall(spoken.origin, word.end));
                     RecordedWord(word.text.clone(), start, end, hundredths(word.confidence))
@@ -223,6 +233,7 @@ impl Record {
                     start_us: wall(spoken.origin, sentence.start),
                     end_us: wall(spoken.origin, sentence.end),
                     words: words.collect(),
+                    sentiment: spoken.sentiment.get(at).map(|it| (it * 100.0).round() as i8),
                 });
             }
         }
@@ -345,6 +356,7 @@ mod tests {
             start_us: 1_000,
             end_us: 9_000,
             words,
+            sentiment: text.starts_with('a').then_some(-42),
         };
         let record = Record {
             version: VERSION,

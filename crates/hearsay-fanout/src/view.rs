@@ -253,9 +253,10 @@ fn put_final(spoken: &Final, entry: &Entry, scene: &Scene, audience: &Audience, 
         frame::put_text(&wire::transcript_response(&spoken.text, true, who, follows), out);
     }
     let mut messages = Vec::new();
-    for Sentence { id, text, start, end, words } in sentences(spoken) {
+    for (at, Sentence { id, text, start, end, words }) in sentences(spoken).into_iter().enumerate() {
         let words = words.iter().map(raw_word).collect();
-        messages.push(wire::Message { id, from: who, text, origin: spoken.origin, start, end, words, sentiment: None });
+        let sentiment = spoken.sentiment.get(at).copied().filter(|_| audience.view.sentiment);
+        messages.push(wire::Message { id, from: who, text, origin: spoken.origin, start, end, words, sentiment });
     }
     let position = scene.position(entry.offset);
     frame::put_json(&wire::MessageResponse { messages, sequence: entry.sequence, position }, out);
@@ -383,6 +384,7 @@ mod tests {
             confidence: 0.5,
         });
         Final {
+            sentiment: Vec::new(),
             stream: StreamId(Uuid::from_u128(5)),
             utterance: UtteranceId(Uuid::from_u128(6)),
             participant: ana(),

@@ -52,6 +52,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         confidence: 0.75,
     };
     let spoken = Final {
+        sentiment: Vec::new(),
         stream,
         utterance: hearsay_protocol::UtteranceId(Uuid::from_u128(2)),
         participant: participant(),

@@ -338,7 +338,7 @@ async fn conversation<B>(
     drop(turn);
     let body = match part {
         Part::Whole => records::metadata(id, &record),
-        Part::Messages => records::messages(id, &record, query.verbose),
+        Part::Messages => records::messages(id, &record, &query),
         Part::Members => records::members(&record),
         Part::Topics => records::topics(&record),
         Part::Questions => records::questions(&record),

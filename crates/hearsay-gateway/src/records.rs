@@ -9,9 +9,11 @@ use hearsay_conversation::{
     Conversation, Record, RecordedEvidence, RecordedInsight, RecordedMember, RecordedMessage, SUMMARY_WORDS, Sending,
     Talk, summary as choose,
 };
-use hearsay_protocol::{ConversationId, ConversationKey, Seen, Timestamp};
+use hearsay_protocol::{ConversationId, ConversationKey, Seen, Timestamp, wire::Sentiment};
 use serde_json::{Value, json};
 use uuid::Uuid;
+
+use crate::request::Query;
 
 /// Conversations read at once; more wait their turn.
 pub(crate) const MAX_READERS: usize = 8;
@@ -71,12 +73,12 @@ pub(crate) fn metadata(id: ConversationId, record: &Record) -> Value {
 }
 
 /// `GET /v1/conversations/{id}/messages`.
-pub(crate) fn messages(id: ConversationId, record: &Record, verbose: bool) -> Value {
-    let messages: Vec<_> = record.messages.iter().map(|said| message(id, record, said, verbose)).collect();
+pub(crate) fn messages(id: ConversationId, record: &Record, query: &Query) -> Value {
+    let messages: Vec<_> = record.messages.iter().map(|said| message(id, record, said, query)).collect();
     json!({ "messages": messages })
 }
 
-fn message(id: ConversationId, record: &Record, said: &RecordedMessage, verbose: bool) -> Value {
+fn message(id: ConversationId, record: &Record, said: &RecordedMessage, query: &Query) -> Value {
     let from = record.members.iter().find(|member| member.id == said.from);
     let mut message = json!({
         "id": said.id,
@@ -89,7 +91,7 @@ fn message(id: ConversationId, record: &Record, said: &RecordedMessage, verbose:
         "conversationId": id.to_string(),
         "phrases": [],
     });
-    if verbose {
+    if query.verbose {
         let words = said.words.iter().map(|word| {
             json!({
                 "word": word.0,
@@ -101,6 +103,9 @@ fn message(id: ConversationId, record: &Record, said: &RecordedMessage, verbose:
             })
         });
         message["words"] = words.collect();
+    }
+    if let Some(score) = said.sentiment.filter(|_| query.sentiment) {
+        message["sentiment"] = json!(Sentiment::of(f32::from(score) / 100.0));
     }
     message
 }
@@ -406,6 +411,7 @@ mod tests {
         let (anna, bob) = (person(1, "Anna"), person(2, "Bob"));
         let stream = StreamId(Uuid::from_u128(1));
         let says = |who: &Arc<Participant>, second: u64, text: &str| Final {
+            sentiment: Vec::new(),
             stream,
             utterance: UtteranceId::after_cut(stream, StreamTime(second)),
             participant: Arc::clone(who),

@@ -185,6 +185,8 @@ pub(crate) struct Query {
     pub(crate) presence: bool,
     /// Words with each message.
     pub(crate) verbose: bool,
+    /// How each message feels.
+    pub(crate) sentiment: bool,
 }
 
 impl Query {
@@ -236,6 +238,7 @@ impl Query {
                     }
                 }
                 "verbose" => query.verbose = raw == "true",
+                "sentiment" => query.sentiment = raw == "true",
                 _ => {}
             }
         }

@@ -530,8 +530,7 @@ async fn c39_speakers_and_listeners_receive_the_same_results() {
 async fn c44_a_conversation_is_read_over_rest_by_its_account_only() {
     let house = House::open().await;
     let mut client = house.socket("/v1/streaming/m").await;
-    let request =
-        r#"{"type":"start_request","meetingTitle":"Weekly","speaker":{"userId":"ana@example.org","name":"Ana"}}"#;
+    let request = r#"{"type":"start_request","meetingTitle":"Weekly","config":{"sentiment":true},"speaker":{"userId":"ana@example.org","name":"Ana"}}"#;
     let id = client.start(request).await;
     client.audio(100).await;
     let reader = house.token_for(&[Permission::Conversations], None);
@@ -541,6 +540,8 @@ async fn c44_a_conversation_is_read_over_rest_by_its_account_only() {
         (answer[9..12].to_owned(), serde_json::from_str::<Value>(body).unwrap())
     };
     client.text(r#"{"type":"finalize","id":"x"}"#).await;
+    let heard = client.until("message_response").await;
+    assert_eq!(heard["messages"][0]["sentiment"]["suggested"], "negative", "{heard}");
     client.until("finalized").await;
     let (_, live) = get(format!("/v1/conversations/{id}/summary"), reader.clone()).await;
     assert_eq!(live["summary"][0]["text"], "Heard 100 bytes.", "while it goes on, too");
@@ -553,6 +554,12 @@ async fn c44_a_conversation_is_read_over_rest_by_its_account_only() {
     let said = &said["messages"][0];
     assert_eq!((status.as_str(), said["text"].as_str()), ("200", Some("Heard 100 bytes.")));
     assert!(said["words"].is_array() && said["from"]["userId"] == "ana@example.org", "{said}");
+    // Item 45: each adds exactly what it says.
+    let plain = get(format!("/v1/conversations/{id}/messages"), reader.clone()).await.1["messages"][0].clone();
+    let felt =
+        get(format!("/v1/conversations/{id}/messages?sentiment=true"), reader.clone()).await.1["messages"][0].clone();
+    assert!(plain.get("sentiment").is_none() && plain.get("words").is_none() && felt.get("words").is_none());
+    assert_eq!(felt["sentiment"], json!({ "polarity": { "score": -0.5 }, "suggested": "negative" }));
     let (status, summed) = get(format!("/v1/conversations/{id}/summary"), reader.clone()).await;
     let expected = json!([{ "id": said["id"], "text": "Heard 100 bytes.", "messageRefs": [{ "id": said["id"] }] }]);
     assert_eq!((status.as_str(), &summed["summary"], &summed["origin"]), ("200", &expected, &"local".into()));

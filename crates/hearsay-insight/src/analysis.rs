@@ -489,6 +489,7 @@ mod tests {
     fn says(number: u128, name: &str, at: u64, text: &str) -> Event {
         let stream = StreamId(Uuid::from_u128(number));
         Event::Final(Arc::new(Final {
+            sentiment: Vec::new(),
             stream,
             utterance: UtteranceId::after_cut(stream, StreamTime(at)),
             participant: person(number, name),

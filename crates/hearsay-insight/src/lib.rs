@@ -10,6 +10,7 @@ pub mod heads;
 pub mod labelled;
 pub mod meaning;
 pub mod redact;
+pub mod sentiment;
 pub mod text;
 pub mod topics;
 pub mod trackers;

@@ -290,6 +290,8 @@ pub struct Final {
     pub confidence: f32,
     /// The space-separated words of `text`, in order.
     pub words: Vec<SpokenWord>,
+    /// Of each sentence of `text`, from -1, negative, to 1, positive. Empty: not weighed.
+    pub sentiment: Vec<f32>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -81,6 +81,7 @@ mod tests {
             confidence: 1.0,
         };
         Final {
+            sentiment: Vec::new(),
             stream,
             utterance: UtteranceId::after_cut(stream, at(0)),
             participant: Arc::new(Participant {

@@ -348,9 +348,10 @@ struct Polarity {
     score: f32,
 }
 
+/// How a sentence feels, as clients are told.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Sentiment {
+pub struct Sentiment {
     polarity: Polarity,
     suggested: &'static str,
 }
@@ -359,7 +360,8 @@ impl Sentiment {
     /// Closer to zero than this is neutral.
     const NEUTRAL: f32 = 0.3;
 
-    fn of(score: f32) -> Self {
+    /// Of a score from -1 to 1.
+    pub fn of(score: f32) -> Self {
         let suggested = match score {
             score if score >= Self::NEUTRAL => "positive",
             score if score <= -Self::NEUTRAL => "negative",

@@ -20,20 +20,16 @@ use hearsay_bus::{
     publisher::{AfterBranch, Stretch},
 };
 use hearsay_conversation::{Spoken, Talk};
-use hearsay_insight::{analysis::Analysis, meaning::Meaning};
+use hearsay_insight::analysis::Analysis;
 use hearsay_protocol::{
     ConversationKey, Event, Offset, PublisherId, Timestamp,
     event::{Analytics, Ephemeral, EventKind, Participant, Talked},
 };
 use hearsay_runtime::{Drain, Tasks};
-use tokio::{
-    sync::Semaphore,
-    task::spawn_blocking,
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
-};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use uuid::Uuid;
 
-use crate::metrics;
+use crate::{metrics, thought::Thought};
 
 /// How long one call of the log may take.
 const CALL: Duration = Duration::from_secs(5);
@@ -66,13 +62,6 @@ struct Inner {
     attended: Mutex<HashMap<ConversationKey, Arc<Attended>>>,
 }
 
-/// What sentences mean, asked on threads that may wait, of as many conversations at once as there are processors.
-#[derive(Clone)]
-struct Thought {
-    meaning: Arc<dyn Meaning>,
-    turns: Arc<Semaphore>,
-}
-
 #[derive(Default)]
 struct Attended {
     /// Of this conversation, heard here.
@@ -101,10 +90,8 @@ enum Turn {
 }
 
 impl Analysts {
-    /// Without `meaning`, trackers find their words only.
-    pub fn new(bus: Arc<dyn Bus>, meaning: Option<Arc<dyn Meaning>>, tasks: &Tasks) -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let thought = meaning.map(|meaning| Thought { meaning, turns: Arc::new(Semaphore::new(processors)) });
+    /// Without `thought`, trackers find their words only.
+    pub fn new(bus: Arc<dyn Bus>, thought: Option<Thought>, tasks: &Tasks) -> Self {
         Self { inner: Arc::new(Inner { bus, thought, tasks: tasks.clone(), attended: Mutex::default() }) }
     }
 
@@ -330,14 +317,10 @@ impl Analyst<'_> {
 
     /// Analyses an entry where that takes no time from others.
     async fn think(&mut self, thought: &Thought, event: Event) -> Result<Vec<Event>, Error> {
-        let Ok(Ok(turn)) = timeout(THINK, Arc::clone(&thought.turns).acquire_owned()).await else {
-            metrics::unweighed();
-            return Ok(self.analysis.apply(&event, None));
-        };
-        let (meaning, mut analysis) = (Arc::clone(&thought.meaning), std::mem::take(&mut self.analysis));
-        let thinking = spawn_blocking(move || {
-            let found = analysis.apply(&event, Some(&*meaning));
-            drop(turn);
+        let Some(turn) = thought.turn(THINK).await else { return Ok(self.analysis.apply(&event, None)) };
+        let mut analysis = std::mem::take(&mut self.analysis);
+        let thinking = turn.weigh(move |meaning| {
+            let found = analysis.apply(&event, Some(meaning));
             (analysis, found)
         });
         let (analysis, found) =

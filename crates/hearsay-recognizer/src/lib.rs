@@ -18,6 +18,7 @@ mod queue;
 mod room;
 mod service;
 mod slots;
+mod thought;
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,6 +32,7 @@ use tonic::service::Routes;
 pub use benchmark::{Benchmark, BenchmarkError};
 pub use config::{Config, EngineConfig, LadderConfig, ModelName, RuntimeName, SegmentConfig};
 pub use grpc::{BindError, GrpcServer, GrpcTls};
+pub use thought::Thought;
 
 use crate::{
     analyst::Analysts,
@@ -158,10 +160,12 @@ impl Recognizer {
             probe: Probe::new(clip, Arc::clone(&queue)),
             tasks: tasks.clone(),
         };
-        let analysts = Analysts::new(Arc::clone(&bus), meaning, tasks);
+        let thought = meaning.map(Thought::new);
+        let analysts = Analysts::new(Arc::clone(&bus), thought.clone(), tasks);
         let rooms = Rooms::new(Arc::clone(&bus), tasks);
         let tasks = tasks.clone();
-        let service = Service { analysts, rooms, slots, config, engine, vad, bus, mailboxes, load, tasks, admitted };
+        let service =
+            Service { analysts, thought, rooms, slots, config, engine, vad, bus, mailboxes, load, tasks, admitted };
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

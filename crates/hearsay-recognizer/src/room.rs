@@ -335,6 +335,7 @@ mod tests {
 
     fn says(text: &str) -> Event {
         Event::Final(Arc::new(Final {
+            sentiment: Vec::new(),
             stream: stream(),
             utterance: UtteranceId::after_cut(stream(), StreamTime(0)),
             participant: anna(),

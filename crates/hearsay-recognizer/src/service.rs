@@ -12,9 +12,11 @@ use hearsay_bus::{
     append::{Appender, Reclaims},
     publisher::{AfterBranch, Stretch},
 };
+use hearsay_insight::sentiment::sentiment;
 use hearsay_protocol::{
-    Event, Position, PublisherId, Seen, StreamId, StreamTime, Timestamp, UtteranceId,
+    Event, Position, PublisherId, Seen, Sentence, StreamId, StreamTime, Timestamp, UtteranceId,
     event::{Ephemeral, Final, Partial, Participant, SpeakerConfig},
+    sentences,
 };
 use hearsay_rpc::{
     Ack, Health, Malformed, Marker, MarkerKind, Open, Request, Response, Signal, SignalKind,
@@ -42,6 +44,7 @@ use crate::{
     publish::{self, Publisher},
     room::{self, Room, Rooms},
     slots::Slots,
+    thought::Thought,
 };
 
 /// Answers that HTTP/2 has not taken yet.
@@ -62,6 +65,7 @@ pub(crate) struct Service {
     pub(crate) vad: Arc<dyn VadModel>,
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) analysts: Analysts,
+    pub(crate) thought: Option<Thought>,
     pub(crate) rooms: Rooms,
     pub(crate) slots: Arc<Slots>,
     pub(crate) mailboxes: Vec<Arc<Mailbox>>,
@@ -162,6 +166,7 @@ impl Service {
         );
         Ok(Stay {
             engine: Arc::clone(&self.engine),
+            thought: self.thought.clone(),
             load: Arc::clone(&self.load),
             tasks: self.tasks.clone(),
             handover: self.config.handover.get(),
@@ -207,6 +212,7 @@ fn understood(capabilities: &Capabilities, config: &SpeakerConfig) -> Result<(),
 
 /// One stream at this recognizer.
 struct Stay {
+    thought: Option<Thought>,
     engine: Arc<dyn Engine>,
     load: Arc<Load>,
     tasks: Tasks,
@@ -264,6 +270,27 @@ async fn outcome<T>(pending_one: &mut Pending<T>) -> T {
         }
         None => pending().await,
     }
+}
+
+/// How long a final waits to have its sentiment weighed.
+const WEIGH: Duration = Duration::from_millis(50);
+
+/// Finals with the sentiment of each sentence, unless nobody has time for it.
+async fn felt(mut events: Vec<Event>, thought: Option<Thought>) -> Vec<Event> {
+    for event in &mut events {
+        let (Some(thought), Event::Final(spoken)) = (&thought, &mut *event) else { continue };
+        let Some(turn) = thought.turn(WEIGH).await else { continue };
+        let asked = Arc::clone(spoken);
+        let weighing = turn.weigh(move |meaning| {
+            let of = |sentence: &Sentence<'_>| meaning.of(sentence.text).map(|it| sentiment(&it));
+            sentences(&asked).iter().map(of).collect::<Option<Vec<f32>>>()
+        });
+        match weighing.await {
+            Ok(found) => Arc::make_mut(spoken).sentiment = found.unwrap_or_default(),
+            Err(error) => tracing::error!(%error, "sentiment was not weighed"),
+        }
+    }
+    events
 }
 
 /// A commit, what it puts on the log, and when the last of it was spoken.
@@ -437,14 +464,19 @@ impl Stay {
         // Its final makes a partial worthless.
         self.partial.take_if(|partial| partial.from <= commit.from);
         let events: Vec<Event> = self.final_of(&commit).into_iter().collect();
-        let stretch = Stretch {
-            from: commit.from.0,
-            through: commit.through.0,
-            events: events.clone(),
-            restart: Some(commit.restart.clone()),
+        let (thought, patience) = (self.thought.clone(), self.log_patience);
+        let publishing = async move {
+            let events = felt(events, thought).await;
+            let stretch = Stretch {
+                from: commit.from.0,
+                through: commit.through.0,
+                events: events.clone(),
+                restart: Some(commit.restart.clone()),
+            };
+            let answer = publish::append(appender, stretch, patience).await;
+            (Outgoing { commit, events, spoken }, answer)
         };
-        let append = publish::append(appender, stretch, self.log_patience);
-        Some(async move { (Outgoing { commit, events, spoken }, append.await) }.boxed())
+        Some(publishing.boxed())
     }
 
     fn final_of(&self, commit: &Commit) -> Option<Event> {
@@ -471,6 +503,7 @@ impl Stay {
             language: said.language.clone(),
             confidence: said.confidence,
             words,
+            sentiment: Vec::new(),
         })))
     }
 

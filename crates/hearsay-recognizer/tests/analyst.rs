@@ -17,7 +17,7 @@ use hearsay_protocol::{
     PublisherId, StreamId, StreamTime, UtteranceId,
     event::{Ephemeral, Final, Insight, Participant, SpeakerConfig, StreamEnd, StreamEnded, StreamStarted, Tracker},
 };
-use hearsay_recognizer::analyst::Analysts;
+use hearsay_recognizer::{Thought, analyst::Analysts};
 use hearsay_runtime::Tasks;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
@@ -89,6 +89,7 @@ impl Meeting {
         let at = self.said;
         self.said += 1_000_000;
         let spoken = Event::Final(Arc::new(Final {
+            sentiment: Vec::new(),
             stream: self.stream,
             utterance: UtteranceId::after_cut(self.stream, StreamTime(at)),
             participant: anna(),
@@ -179,8 +180,8 @@ impl Meaning for Vessels {
 async fn what_means_the_like_is_told_and_not_weighed_again_by_the_next_analyst() {
     let mut meeting = Meeting::open().await;
     let first = Tasks::new();
-    let attending =
-        Analysts::new(Arc::clone(&meeting.bus), Some(Arc::<Vessels>::default()), &first).attend(&meeting.key);
+    let attending = Analysts::new(Arc::clone(&meeting.bus), Some(Thought::new(Arc::<Vessels>::default())), &first)
+        .attend(&meeting.key);
     meeting.say("I would like to sail with you.").await;
     meeting.say("We have a lot of time.").await;
     let found = meeting.told(1).await;
@@ -189,7 +190,8 @@ async fn what_means_the_like_is_told_and_not_weighed_again_by_the_next_analyst()
     first.finish(PATIENCE).await.unwrap();
 
     let (second, asked) = (Tasks::new(), Arc::<Vessels>::default());
-    let attending = Analysts::new(Arc::clone(&meeting.bus), Some(asked.clone()), &second).attend(&meeting.key);
+    let attending =
+        Analysts::new(Arc::clone(&meeting.bus), Some(Thought::new(asked.clone())), &second).attend(&meeting.key);
     meeting.say("Then take the old ship again.").await;
     let found = meeting.told(2).await;
     assert_eq!(texts(&found)[1..], ["Then take the old ship again."]);

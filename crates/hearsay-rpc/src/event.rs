@@ -397,6 +397,7 @@ impl From<&Final> for v1::Final {
             word_starts_us: Vec::new(),
             word_lengths_us: Vec::new(),
             word_confidences: Vec::new(),
+            sentiment: it.sentiment.clone(),
         };
         let of_text = it.words.iter().map(|word| word.text.as_str()).eq(it.text.split(' '));
         if of_text && it.words.iter().all(|word| word.start <= word.end) {
@@ -412,6 +413,12 @@ impl From<&Final> for v1::Final {
         }
         encoded
     }
+}
+
+/// # Errors
+/// When it is not from -1 to 1.
+fn sentiment(it: f32) -> Result<f32, Malformed> {
+    fraction("Final.sentiment", it.abs()).map(|_| it)
 }
 
 impl From<&SpokenWord> for v1::Word {
@@ -441,6 +448,7 @@ impl TryFrom<v1::Final> for Final {
             language: it.language,
             confidence: fraction("Final.confidence", it.confidence)?,
             words,
+            sentiment: it.sentiment.into_iter().map(sentiment).collect::<Result<_, Malformed>>()?,
         })
     }
 }

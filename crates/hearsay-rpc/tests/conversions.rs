@@ -156,6 +156,7 @@ fn event() -> impl Strategy<Value = Event> {
     )
         .prop_map(
             |((stream, utterance, participant), (origin, start, end), (text, language, confidence, words))| Final {
+                sentiment: vec![confidence, -confidence],
                 stream: StreamId(stream),
                 utterance: UtteranceId(utterance),
                 participant,

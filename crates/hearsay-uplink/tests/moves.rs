@@ -90,6 +90,7 @@ fn restart(chunk: u64) -> Restart {
 /// What was said from here on.
 fn said(stream: StreamId, from: StreamTime) -> Event {
     Event::Final(Arc::new(Final {
+        sentiment: Vec::new(),
         stream,
         utterance: UtteranceId::after_cut(stream, from),
         participant: person(),

@@ -13,6 +13,7 @@ use hearsay_insight::{
     grammar::{self, Assignee, Hint, Names},
     labelled::{self, Asked, AskedKind},
     meaning::Meaning,
+    sentiment::{NEUTRAL, sentiment},
     text::words,
 };
 use serde::Serialize;
@@ -31,6 +32,8 @@ struct Figures {
     n: usize,
     #[serde(flatten)]
     scores: Option<Scores>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    macro_f1: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     accuracy: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,8 +63,22 @@ pub(crate) fn insights(arguments: &EvalInsights) -> anyhow::Result<ExitCode> {
     let named = |error: labelled::BadLine| anyhow::anyhow!("{}: {error}", arguments.file.display());
     let mut figures = Figures { task: arguments.task.name(), ..Figures::default() };
     let mut verdicts = Vec::new();
+    let mut felt_interval = None;
     match arguments.task {
-        EvalTask::Sentiment => anyhow::bail!("not yet"),
+        EvalTask::Sentiment => {
+            let felt = labelled::felt(&text).map_err(named)?;
+            let meaning = meaning()?;
+            let kinds: Vec<(usize, usize)> = felt
+                .iter()
+                .filter_map(|it| {
+                    Some((kind(sentiment(&meaning.of(&as_asked(&it.text, arguments.text))?)), kind(it.mean)))
+                })
+                .collect();
+            figures.n = kinds.len();
+            figures.accuracy = Some(share(kinds.iter().filter(|it| it.0 == it.1).count(), kinds.len()));
+            figures.macro_f1 = Some(macro_f1(kinds.iter().copied()));
+            felt_interval = Some(resampled(&kinds, |sample| macro_f1(sample.copied().collect::<Vec<_>>().into_iter())));
+        }
         EvalTask::Questions => {
             let spoken = labelled::spoken(&text).map_err(named)?;
             verdicts = judged(&spoken, arguments.text, |it| it.question)
@@ -137,6 +154,9 @@ pub(crate) fn insights(arguments: &EvalInsights) -> anyhow::Result<ExitCode> {
         println!("{}", serde_json::to_string(&figures)?);
     } else {
         tell(&figures, &verdicts);
+        if let Some((low, high)) = felt_interval {
+            println!("95 % of samples: macro F1 {low:.3} to {high:.3}");
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -228,6 +248,17 @@ fn share(part: usize, whole: usize) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
+/// Negative, neutral or positive.
+fn kind(score: f32) -> usize {
+    usize::from(score > -NEUTRAL) + usize::from(score >= NEUTRAL)
+}
+
+/// The mean F1 of the three kinds, of what was said and what is true.
+fn macro_f1(kinds: impl Iterator<Item = (usize, usize)> + Clone) -> f64 {
+    let of = |kind: usize| score(kinds.clone().map(|(said, truth)| (said == kind, truth == kind))).f1;
+    (of(0) + of(1) + of(2)) / 3.0
+}
+
 /// Of found, right and labelled ones.
 fn of_counts((found, right, labelled): (usize, usize, usize)) -> Scores {
     Scores { precision: share(right, found), recall: share(right, labelled), f1: share(2 * right, found + labelled) }
@@ -283,6 +314,7 @@ fn tell(figures: &Figures, verdicts: &[Verdict]) {
         println!("{it}");
     }
     let rest = [
+        ("macro F1", figures.macro_f1),
         ("accuracy", figures.accuracy),
         ("assignee accuracy", figures.assignee_accuracy),
         ("due accuracy", figures.due_accuracy),

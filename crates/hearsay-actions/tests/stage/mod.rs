@@ -106,6 +106,7 @@ impl Meeting {
         self.said += 10_000_000;
         let claim = self.bus.claim(&self.key, &PublisherId::Stream(self.stream)).await.unwrap();
         let spoken = Event::Final(Arc::new(Final {
+            sentiment: Vec::new(),
             stream: self.stream,
             utterance: UtteranceId::after_cut(self.stream, StreamTime(from)),
             participant: person(1, "Anna"),

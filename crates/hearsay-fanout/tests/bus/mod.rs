@@ -75,6 +75,7 @@ pub(crate) fn said(number: u128, text: &str) -> Event {
         confidence: 0.9,
     });
     Event::Final(Arc::new(Final {
+        sentiment: Vec::new(),
         stream: StreamId(Uuid::from_u128(5)),
         utterance: UtteranceId(Uuid::from_u128(number)),
         participant: ana(),

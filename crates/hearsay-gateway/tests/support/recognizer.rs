@@ -138,6 +138,7 @@ impl Lane {
         let (from, through) = (time(self.published), time(self.heard));
         let Open { key, stream, participant, generation, origin, .. } = self.open.clone();
         let spoken = Final {
+            sentiment: vec![-0.5],
             stream,
             utterance: UtteranceId::after_cut(stream, from),
             participant,

@@ -284,6 +284,7 @@ impl Speaker {
             })
             .collect();
         Event::Final(Arc::new(Final {
+            sentiment: Vec::new(),
             stream: self.stream,
             utterance: UtteranceId::after_cut(self.stream, start),
             participant: Arc::clone(&self.participant),

@@ -47,6 +47,7 @@ impl<'a> Meeting<'a> {
     pub(super) fn say(&mut self, text: &str) -> HashSet<String> {
         self.at += 10;
         let spoken = Final {
+            sentiment: Vec::new(),
             stream: self.stream,
             utterance: UtteranceId::after_cut(self.stream, StreamTime(self.at)),
             participant: Arc::clone(&self.speaker),
