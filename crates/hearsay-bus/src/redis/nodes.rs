@@ -16,6 +16,7 @@ use arc_swap::ArcSwap;
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _,
     ProtocolVersion, PushInfo, RedisConnectionInfo, RedisError, TlsCertificates, Value, aio::MultiplexedConnection,
+    io::tcp::TcpSettings,
 };
 use tokio::{
     sync::{Notify, watch},
@@ -220,7 +221,9 @@ impl Nodes {
                 settings = settings.set_password(password);
             }
         }
-        let info: ConnectionInfo = addr.into_connection_info()?.set_redis_settings(settings);
+        // A call waits for no acknowledgement of the one before it.
+        let tcp = TcpSettings::default().set_nodelay(true);
+        let info: ConnectionInfo = addr.into_connection_info()?.set_redis_settings(settings).set_tcp_settings(tcp);
         match &self.certificates {
             Some(certificates) => Client::build_with_tls(info, certificates.clone()),
             None => Client::open(info),
