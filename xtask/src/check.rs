@@ -27,6 +27,10 @@ const LONG: &[Proof] = &[
         arguments: &["xtask", "deploy-check", "--live"],
     },
     Proof {
+        what: "the images are built, and a meeting is heard through the manifests' pods, in clear and with certificates",
+        arguments: &["xtask", "image-check"],
+    },
+    Proof {
         what: "a ten-minute recording is transcribed at twelve times real time per processor, in flat memory",
         arguments: &["xtask", "bench", "transcribe"],
     },
@@ -140,7 +144,7 @@ fn prerequisites() -> Result<()> {
 }
 
 /// Fetches what tests need, once, where they will look for it. The folder is returned.
-fn models() -> Result<PathBuf> {
+pub(crate) fn models() -> Result<PathBuf> {
     println!("== models");
     // Without a home, a folder that every build has.
     let cache = hearsay_models::cache_folder().unwrap_or_else(|_| root().join("target/hearsay-cache"));

@@ -85,7 +85,7 @@ pub(crate) fn with(binary: &Path) -> Result<()> {
 }
 
 /// What the checks are made with. Those that this machine lacks come out of packages.
-struct Tools {
+pub(crate) struct Tools {
     kubectl: PathBuf,
     hadolint: PathBuf,
     /// Python modules.
@@ -93,7 +93,7 @@ struct Tools {
 }
 
 impl Tools {
-    fn find(target: &Path) -> Result<Self> {
+    pub(crate) fn find(target: &Path) -> Result<Self> {
         let folder = target.join("deploy-tools");
         fs::create_dir_all(&folder)?;
         let modules = folder.join("modules");
@@ -121,6 +121,17 @@ impl Tools {
         let told = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{}: {told}", folder.display());
         Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// What is in `k8s/` at `resource`, with these components.
+    pub(crate) fn beside(&self, name: &str, resource: &str, components: &[&str]) -> Result<String> {
+        let beside = target().join("deploy-tools").join(name);
+        fs::create_dir_all(&beside)?;
+        let from = pathdiff(&beside).unwrap_or_else(|| "../../../k8s".to_owned());
+        let components: Vec<_> = components.iter().map(|component| format!("{from}/components/{component}")).collect();
+        let text = format!("resources: [{from}/{resource}]\ncomponents: [{}]\n", components.join(", "));
+        fs::write(beside.join("kustomization.yaml"), text)?;
+        self.rendered(&beside)
     }
 
     /// Against the schemas of [`KUBERNETES`]: types, fields that are missing, and fields that nobody knows.
@@ -197,13 +208,7 @@ fn manifests(tools: &Tools, binary: &Path) -> Result<()> {
     }
     // Examples stand beside the base, which they refer to.
     for example in EXAMPLES {
-        let beside = target().join("deploy-tools").join(format!("with-{example}"));
-        fs::create_dir_all(&beside)?;
-        let up = "../../../k8s";
-        let from = pathdiff(&beside).unwrap_or_else(|| up.to_owned());
-        let text = format!("resources: [{from}/base]\ncomponents: [{from}/components/{example}]\n");
-        fs::write(beside.join("kustomization.yaml"), text)?;
-        let yaml = tools.rendered(&beside)?;
+        let yaml = tools.beside(&format!("with-{example}"), "base", &[example])?;
         tools.validate(example, &yaml)?;
         faults.extend(
             k8s::faults(&k8s::parse(&yaml)?, &effective).into_iter().map(|fault| format!("{example}: {fault}")),

@@ -4,9 +4,12 @@ mod bench;
 mod check;
 mod clients;
 mod deploy;
+mod deploy_images;
 mod deploy_k8s;
 mod deploy_live;
 mod deploy_metrics;
+mod deploy_oci;
+mod deploy_pods;
 mod fuzz;
 mod node;
 mod redis;
@@ -47,6 +50,8 @@ enum Task {
         #[arg(long)]
         live: bool,
     },
+    /// Build the images and run the pods of the manifests: a meeting through them, as it is and with certificates.
+    ImageCheck(deploy_images::ImageCheck),
     /// Look for inputs that break what the tests promise of them; `test` tries some of the same.
     Fuzz(fuzz::Fuzz),
     /// Clients that others wrote, unchanged: Symbl's packages, and a conformance suite of the WebSocket protocol.
@@ -67,6 +72,7 @@ fn main() -> anyhow::Result<()> {
         Task::Browser { module } => check::browser(module),
         Task::DeployCheck { write: true, .. } => deploy::write(),
         Task::DeployCheck { live, .. } => deploy::check(live),
+        Task::ImageCheck(arguments) => deploy_images::run(&arguments),
         Task::Fuzz(fuzz) => fuzz::run(&fuzz),
         Task::Clients => check::clients(),
         Task::SpeechSet(args) => xtask::speech_set::run(args),
