@@ -82,7 +82,9 @@ cases!(
     conversations_are_followed_where_that_is_asked,
     an_ended_conversation_takes_only_late_insights,
     an_ended_conversation_becomes_a_record,
+    entries_nobody_folded_are_dropped_in_their_time,
     a_deleted_conversation_is_gone,
+    the_mark_of_a_deleted_conversation_outlives_every_record,
     ticks_repeat_nothing,
 );
 
@@ -901,6 +903,27 @@ async fn an_ended_conversation_becomes_a_record(stage: Stage<'_>) {
     assert_eq!(refused(stage.bus.meta(&key).await), Refusal::Gone);
 }
 
+async fn entries_nobody_folded_are_dropped_in_their_time(stage: Stage<'_>) {
+    let (key, mut gateway) = stage.spoken_in().await;
+    stage.publish(&key, &mut gateway, 1, vec![ending(stream(1), STOPPED)]).await.expect("ended");
+    let top = stage.bus.meta(&key).await.expect("there").top;
+    stage.subject.advance(stage.limits.log_retention - Duration::from_secs(60)).await;
+    assert!(stage.bus.tick(&key).await.expect("there").compact, "it waits for its record");
+    assert_eq!(stage.state(&key).await, State::Ended);
+    assert!(matches!(stage.bus.read(&key, Seen::NOTHING, 10).await, Ok(Read::Page(page)) if !page.entries.is_empty()));
+    stage.subject.advance(Duration::from_secs(61)).await;
+    assert!(!stage.bus.tick(&key).await.expect("there").compact, "nothing is left to fold");
+    assert_eq!(stage.state(&key).await, State::Compacted);
+    assert_eq!(stage.bus.record(&key).await.expect("there"), None);
+    match stage.bus.read(&key, Seen::NOTHING, 10).await.expect("readable") {
+        Read::Gap { reason: GapReason::Retention, resume } => assert_eq!(resume.offset, top.offset),
+        other => panic!("the entries are gone: {other:?}"),
+    }
+    stage.subject.advance(stage.limits.record_retention - stage.limits.log_retention).await;
+    stage.round().await;
+    assert_eq!(refused(stage.bus.meta(&key).await), Refusal::Gone);
+}
+
 async fn a_deleted_conversation_is_gone(stage: Stage<'_>) {
     let (key, mut gateway) = stage.spoken_in().await;
     stage.bus.delete(&key).await.expect("deleted");
@@ -908,6 +931,24 @@ async fn a_deleted_conversation_is_gone(stage: Stage<'_>) {
     assert_eq!(refused(stage.bus.claim(&key, &PublisherId::Stream(stream(1))).await), Refusal::Gone);
     assert_eq!(refused(stage.bus.read(&key, Seen::NOTHING, 1).await), Refusal::Gone);
     assert!(stage.propose(2).await.created);
+}
+
+async fn the_mark_of_a_deleted_conversation_outlives_every_record(stage: Stage<'_>) {
+    let (key, _) = stage.spoken_in().await;
+    stage.bus.delete(&key).await.expect("deleted");
+    let deleted = stage.bus.now().await.expect("a clock");
+    let ticked = stage.bus.tick(&key).await.expect("a mark is left");
+    assert_eq!(ticked.state, State::Deleted);
+    let until = ticked.next.expect("the mark ends some day");
+    // What was said of it before may be kept as long as a record is, and is not to be taken for news after that.
+    let (least, most) = (stage.limits.record_retention, stage.limits.record_retention + Duration::from_secs(86_460));
+    let kept = until.since(deleted);
+    assert!(kept + Duration::from_secs(5) >= least && kept <= most, "the mark is kept for {kept:?}");
+    // Nobody takes its name meanwhile.
+    let proposal = Proposal { conversation: key.conversation, epoch: Epoch(9), title: String::new() };
+    let other = MeetingKey { account: AccountId::dev(), meeting: MeetingId::new("other").expect("valid") };
+    let taken = refused(stage.bus.open(&other, proposal).await);
+    assert!(matches!(taken, Refusal::Invalid(_)), "{taken:?}");
 }
 
 async fn ticks_repeat_nothing(stage: Stage<'_>) {

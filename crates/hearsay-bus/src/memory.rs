@@ -151,6 +151,18 @@ impl MemoryBus {
         }
     }
 
+    /// For tests: the same by a server that knows that it is another one, as on Redis: history branches at once, whether or
+    /// not something was lost.
+    pub fn move_to(&self, replica: Replica) {
+        if let Some(conversation) = self.inner.conversation(&replica.key) {
+            let mut log = conversation.lock();
+            log.history = replica.history;
+            let top = log.history.top().offset;
+            log.history.branch(top, &self.inner.random);
+            conversation.schedule(&log, &self.inner.limits);
+        }
+    }
+
     /// For tests: ends every subscription of the conversation, as a lost connection would.
     pub fn cut_subscriptions(&self, key: &ConversationKey) {
         if let Some(conversation) = self.inner.conversation(key) {
