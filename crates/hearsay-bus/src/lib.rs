@@ -89,6 +89,11 @@ pub trait Bus: Send + Sync + 'static {
     /// What is announced from here on. Dropping the subscription unsubscribes.
     fn subscribe<'a>(&'a self, key: &'a ConversationKey) -> BoxFuture<'a, Result<Subscription, Error>>;
 
+    /// False while announcements of this conversation may not come, although calls are answered. Never waits.
+    fn hears(&self, _key: &ConversationKey) -> bool {
+        true
+    }
+
     /// The entries after `after`, at most `max`, oldest first.
     fn read<'a>(&'a self, key: &'a ConversationKey, after: Seen, max: usize) -> BoxFuture<'a, Result<Read, Error>>;
 

@@ -12,6 +12,7 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque, hash_map},
+    pin::pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -30,7 +31,7 @@ use hearsay_protocol::{
 };
 use tokio::{
     sync::oneshot,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep},
 };
 
 use crate::{
@@ -85,6 +86,8 @@ pub(crate) struct Feed {
     trouble: Option<Trouble>,
     retry: Duration,
     retry_at: Option<Instant>,
+    /// Empty between deliveries: its room is kept.
+    steps: Vec<Step>,
 }
 
 struct Trouble {
@@ -159,6 +162,7 @@ impl Feed {
             trouble: None,
             retry: RETRY.0,
             retry_at: None,
+            steps: Vec::new(),
         }
     }
 
@@ -181,6 +185,10 @@ impl Feed {
         let bus = Arc::clone(&self.hub.bus);
         let mut subscription = self.begin(&bus).await?;
         let mut outputs = Outputs::new();
+        // Set anew only when it is due at another time: most passes change nothing about that.
+        let mut alarm = pin!(sleep(Duration::ZERO));
+        let mut set = None;
+        let inbox = Arc::clone(&self.handle.inbox);
         loop {
             while self.follower.is_behind() && self.retry_at.is_none() {
                 self.repair(&bus, &mut outputs).await?;
@@ -190,7 +198,13 @@ impl Feed {
             if self.is_deserted() && self.hub.end_feed(&self.key, &self.handle) {
                 return Ok(());
             }
-            let inbox = Arc::clone(&self.handle.inbox);
+            let wake = self.wake_at();
+            if wake != set {
+                set = wake;
+                if let Some(at) = wake {
+                    alarm.as_mut().reset(at);
+                }
+            }
             tokio::select! {
                 letters = inbox.take() => self.letters(letters, &mut outputs).await,
                 delivery = next(&mut subscription) => match delivery {
@@ -207,7 +221,10 @@ impl Feed {
                         self.later();
                     }
                 },
-                () = sleep_until(self.wake_at()) => self.tick(&mut outputs),
+                () = &mut alarm, if set.is_some() => {
+                    set = None;
+                    self.tick(&mut outputs);
+                }
             }
             if subscription.is_none() && self.retry_at.is_none() {
                 match bus.subscribe(&self.key).await {
@@ -267,9 +284,10 @@ impl Feed {
     // What is announced, and what has to be read.
 
     fn deliver(&mut self, delivery: &Delivery, outputs: &mut Outputs) {
-        let mut steps = Vec::new();
+        let mut steps = std::mem::take(&mut self.steps);
         self.follower.delivered(delivery, &mut steps);
-        self.take(steps, outputs);
+        self.take(&mut steps, outputs);
+        self.steps = steps;
         if let Delivery::Ephemeral { ephemerals, .. } = delivery
             && !self.follower.is_behind()
         {
@@ -289,7 +307,7 @@ impl Feed {
                 self.recovered(outputs);
                 let mut steps = Vec::new();
                 self.follower.read(read, &mut steps);
-                self.take(steps, outputs);
+                self.take(&mut steps, outputs);
                 // A long way is shown piece by piece.
                 self.flush(outputs).await;
                 Ok(())
@@ -317,6 +335,10 @@ impl Feed {
 
     fn recovered(&mut self, outputs: &mut Outputs) {
         self.retry = RETRY.0;
+        if !self.hub.bus.hears(&self.key) {
+            // It can be read, but what is said comes late, if at all.
+            return;
+        }
         if let Some(Trouble { told: true, since, .. }) = self.trouble.take() {
             self.tell_opted(&wire::recovered(since, "log"), |audience| audience.opted.positions, outputs);
         }
@@ -331,8 +353,8 @@ impl Feed {
         }
     }
 
-    fn take(&mut self, steps: Vec<Step>, outputs: &mut Outputs) {
-        for step in steps {
+    fn take(&mut self, steps: &mut Vec<Step>, outputs: &mut Outputs) {
+        for step in steps.drain(..) {
             match step {
                 Step::Entry { entry, again } => self.show(entry, again, outputs),
                 Step::Epoch(epoch) => {
@@ -526,9 +548,8 @@ impl Feed {
 
     // Time.
 
-    fn wake_at(&self) -> Instant {
-        let now = Instant::now();
-        let quiet = now + Duration::from_secs(60);
+    /// When [`Feed::tick`] has something to do, if ever.
+    fn wake_at(&self) -> Option<Instant> {
         let positions = self
             .groups
             .iter()
@@ -536,7 +557,7 @@ impl Feed {
             .map(|(_, group)| group.heard_at + self.hub.config.position_every.get());
         let degraded = self.trouble.as_ref().filter(|trouble| !trouble.told).map(|trouble| trouble.began + DEGRADED);
         let picture = self.picture_asked.map(|asked| asked + PICTURE);
-        positions.chain(self.retry_at).chain(degraded).chain(picture).fold(quiet, Instant::min)
+        positions.chain(self.retry_at).chain(degraded).chain(picture).min()
     }
 
     fn tick(&mut self, outputs: &mut Outputs) {
@@ -640,7 +661,11 @@ impl Feed {
             self.trouble.get_or_insert_with(|| Trouble { since: Inner::wall(), began: Instant::now(), told: false });
             return;
         };
-        if !self.follower.is_behind() {
+        if !self.hub.bus.hears(&self.key) {
+            // It was waited for before it was called deaf.
+            let began = Instant::now().checked_sub(DEGRADED).unwrap_or_else(Instant::now);
+            self.trouble.get_or_insert_with(|| Trouble { since: Inner::wall(), began, told: false });
+        } else if !self.follower.is_behind() {
             self.recovered(outputs);
         }
         self.follower.tail(&tail);

@@ -223,9 +223,12 @@ fn forget(feeds: &mut HashMap<ConversationKey, Arc<FeedHandle>>, key: &Conversat
 /// One call for all conversations: says that this gateway lives, and finds announcements that were lost.
 async fn renew_leases(hub: Arc<Inner>) {
     let drain = hub.tasks.drain();
-    loop {
+    for round in 0_u64.. {
+        // A little sooner now and then: gateways that were started together do not ask together for long.
+        let share = hub.spread.hash_one(round) % 200;
+        let pause = hub.config.tail_check.get().mul_f64(1.0 - share as f64 / 1_000.0);
         tokio::select! {
-            () = tokio::time::sleep(hub.config.tail_check.get()) => (),
+            () = tokio::time::sleep(pause) => (),
             () = hub.renew.notified() => (),
             () = drain.finished() => return,
         }

@@ -460,6 +460,26 @@ async fn a_log_that_does_not_answer_costs_nobody_the_connection() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_log_that_answers_and_announces_nothing_is_said_to_be_degraded() {
+    let house = house();
+    let key = house.bus.start("deaf");
+    let opted = Opted { positions: true, ..Opted::default() };
+    let mut opted = house.listen("deaf", Wants { opted, ..wants() });
+    opted.expect(&["conversation_created"]).await;
+    house.bus.set_deaf(true);
+    house.bus.lose(2);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    opted.expect(&["degraded"]).await;
+    // Each comes by the next look at the end of the log, and is no sign that the log is well.
+    for number in 2..4 {
+        house.bus.append(&key, said(u128::from(number), "Meanwhile."));
+        assert_eq!(positions(&mut opted, at(number)).await, [number]);
+    }
+    house.bus.set_deaf(false);
+    opted.expect(&["recovered"]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_opted_in_hears_its_position_and_who_comes_and_goes() {
     let house = house();
     let key = house.bus.start("opted");

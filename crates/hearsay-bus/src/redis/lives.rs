@@ -4,6 +4,13 @@ use bytes::Bytes;
 
 use super::*;
 
+/// With what the clock is moved by, and how many of each list.
+const DUE: &str = "local t = redis.call('TIME') \
+                   local now = string.format('%.0f', t[1] * 1000000 + t[2] + ARGV[1]) local due = {} \
+                   for _, key in ipairs(KEYS) do \
+                     for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, ARGV[2])) do \
+                       due[#due + 1] = member end end return due";
+
 impl Inner {
     /// How long a conversation's keys are kept from now on.
     pub(super) fn kept(&self, state: State) -> u64 {
@@ -30,12 +37,19 @@ impl Inner {
     }
 
     pub(super) async fn due(&self, max: usize) -> Result<Vec<ConversationKey>, Error> {
-        let now = self.now().await?;
-        let asked = (0..keys::DUE_SHARDS).map(|shard| async move {
-            let (set, slot) = keys::due(shard);
-            let mut command = ::redis::cmd("ZRANGEBYSCORE");
-            command.arg(set).arg("-inf").arg(now.micros()).arg("LIMIT").arg(0).arg(max);
-            self.plain::<Vec<Vec<u8>>>(slot, command).await
+        // One call where all lists lie on one node: a second's visit is not to hold up what is said meanwhile.
+        let (lists, each) = match self.nodes.config().topology {
+            RedisTopology::Cluster => (keys::DUE_SHARDS, 1),
+            RedisTopology::Single | RedisTopology::Sentinel { .. } => (1, keys::DUE_SHARDS),
+        };
+        let asked = (0..lists).map(|list| async move {
+            let mut command = ::redis::cmd("EVAL");
+            command.arg(DUE).arg(each);
+            for shard in list * each..(list + 1) * each {
+                command.arg(keys::due(shard).0);
+            }
+            command.arg(self.nodes.shift.load(Ordering::Relaxed)).arg(max);
+            self.plain::<Vec<Vec<u8>>>(keys::due(list * each).1, command).await
         });
         let mut due = Vec::new();
         let mut failed = None;

@@ -923,6 +923,10 @@ impl Bus for RedisBus {
         Box::pin(self.inner.subscribe(key))
     }
 
+    fn hears(&self, key: &ConversationKey) -> bool {
+        self.inner.nodes.hears_of(keys::open(&key.meeting).1)
+    }
+
     fn read<'a>(&'a self, key: &'a ConversationKey, after: Seen, max: usize) -> BoxFuture<'a, Result<Read, Error>> {
         Box::pin(self.inner.read(key, after, max))
     }

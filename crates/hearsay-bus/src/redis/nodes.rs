@@ -4,9 +4,9 @@
 //! connection broke), connects, and sends each a canary once a second that has to come back through the subscription.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
@@ -34,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A node that does not echo its canary for so long is not listening, whatever its connection says.
 const CANARY: Duration = Duration::from_secs(5);
 const BEAT: Duration = Duration::from_secs(1);
+/// Beats between two looks at a node's memory.
+const LOOKS: u64 = 3;
 /// Topologies change without telling, and a primary that was replaced takes appends for a while that will be lost.
 const REFRESH: Duration = Duration::from_secs(1);
 const OLDEST: (u32, u32) = (7, 0);
@@ -70,9 +72,22 @@ pub(super) struct Link {
     /// Of the server's process: another one may hold another history.
     pub(super) identity: [u8; 8],
     pub(super) broken: Arc<AtomicBool>,
-    /// When the canary was last heard, ms since `Nodes::began`.
+    /// When the canary was last heard, ms since `Nodes::began`; 0 before the first.
     heard: Arc<AtomicU64>,
+    /// When it was connected.
+    made: u64,
     canary: String,
+}
+
+impl Link {
+    /// How long the canary has been silent, ms.
+    fn silence(&self, now: u64) -> u64 {
+        now.saturating_sub(self.heard.load(Ordering::Acquire).max(self.made))
+    }
+
+    fn has_echoed(&self) -> bool {
+        self.heard.load(Ordering::Acquire) > 0
+    }
 }
 
 /// What is announced to this process: a channel and its message, or the end of a connection.
@@ -109,6 +124,8 @@ pub(super) struct Nodes {
     /// Counts changes of the table.
     changed: watch::Sender<u64>,
     healthy: watch::Sender<bool>,
+    /// Nodes whose canary fell silent, until one comes back: a new connection alone proves nothing.
+    silent: Mutex<BTreeSet<Address>>,
     hears: Mutex<Option<Arc<dyn Hears>>>,
     serial: AtomicU64,
     /// How full the fullest node's memory is, percent; 0 when it has no limit.
@@ -152,6 +169,7 @@ impl Nodes {
             stale: AtomicBool::new(true),
             changed: watch::Sender::new(0),
             healthy: watch::Sender::new(false),
+            silent: Mutex::default(),
             hears: Mutex::new(None),
             serial: AtomicU64::new(0),
             fullness: AtomicU8::new(0),
@@ -185,6 +203,17 @@ impl Nodes {
 
     pub(super) fn health(&self) -> watch::Receiver<bool> {
         self.healthy.subscribe()
+    }
+
+    fn silent(&self) -> MutexGuard<'_, BTreeSet<Address>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is announced in this slot arrives, as far as canaries tell.
+    pub(super) fn hears_of(&self, slot: u16) -> bool {
+        // Without a node calls fail too, and that is told anyway; unless it is connected anew because it was silent.
+        let Some(link) = self.link(slot) else { return self.silent().is_empty() };
+        link.silence(self.millis()) <= CANARY.as_millis() as u64 && !self.silent().contains(&link.address)
     }
 
     pub(super) fn fullness(&self) -> u8 {
@@ -330,7 +359,7 @@ impl Nodes {
             }
             let serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
             let broken = Arc::new(AtomicBool::new(false));
-            let heard = Arc::new(AtomicU64::new(self.millis()));
+            let (heard, made) = (Arc::new(AtomicU64::new(0)), self.millis());
             let owned: Vec<_> =
                 self.table.load().ranges.iter().filter(|(.., owner)| owner == address).cloned().collect();
             let owns = |slot| owned.is_empty() || owned.iter().any(|(first, last, _)| (*first..=*last).contains(&slot));
@@ -345,7 +374,7 @@ impl Nodes {
                 .await
                 .map_err(|error| unreachable(error.to_string()))?;
             let address = address.clone();
-            Ok(Some(Link { serial, address, commands, subscriptions, identity, broken, heard, canary }))
+            Ok(Some(Link { serial, address, commands, subscriptions, identity, broken, heard, made, canary }))
         };
         timeout(2 * PATIENCE, work).await.unwrap_or_else(|_| Err(unreachable("no answer in time".to_owned())))
     }
@@ -380,7 +409,7 @@ impl Nodes {
                         (data.next(), data.next())
                     {
                         if channel == canary {
-                            heard.store(millis_since(began), Ordering::Release);
+                            heard.store(millis_since(began).max(1), Ordering::Release);
                         } else {
                             hears.hears(serial, &channel, message);
                         }
@@ -460,15 +489,20 @@ impl Nodes {
         }
     }
 
-    /// One canary to each node, and a look at its memory.
-    async fn beat(&self) {
+    /// One canary to each node, and now and then a look at its memory.
+    async fn beat(&self, looks: bool) {
         let links: Vec<Arc<Link>> = self.table.load().links.values().cloned().collect();
         let now = self.millis();
         let mut oldest = 0;
         for link in &links {
-            let age = now.saturating_sub(link.heard.load(Ordering::Acquire));
+            let age = link.silence(now);
             oldest = oldest.max(age);
-            if age > CANARY.as_millis() as u64 {
+            if age <= CANARY.as_millis() as u64 {
+                if link.has_echoed() {
+                    self.silent().remove(&link.address);
+                }
+            } else if !link.broken.load(Ordering::Acquire) {
+                self.silent().insert(link.address.clone());
                 tracing::warn!(host = %link.address.0, port = link.address.1, "the log's canary is silent: connecting anew");
                 self.broke(link);
             }
@@ -477,9 +511,12 @@ impl Nodes {
         let full = futures::future::join_all(links.iter().map(|link| async move {
             let mut connection = link.commands.clone();
             let mut pipe = redis::pipe();
-            pipe.cmd("SPUBLISH").arg(&link.canary).arg("").ignore().cmd("INFO").arg("memory");
-            match timeout(BEAT, pipe.query_async::<(String,)>(&mut connection)).await {
-                Ok(Ok((info,))) => fullness(&info),
+            pipe.cmd("SPUBLISH").arg(&link.canary).arg("").ignore();
+            if looks {
+                pipe.cmd("INFO").arg("memory");
+            }
+            match timeout(BEAT, pipe.query_async::<Vec<String>>(&mut connection)).await {
+                Ok(Ok(answers)) => answers.first().map_or(0, |info| fullness(info)),
                 Ok(Err(error)) => {
                     if error.is_unrecoverable_error() || error.code().is_some_and(|code| code != "OOM") {
                         tracing::warn!(host = %link.address.0, port = link.address.1, %error, "a canary could not be sent");
@@ -492,26 +529,41 @@ impl Nodes {
             }
         }));
         let full = full.await.into_iter().max().unwrap_or(0);
-        self.fullness.store(full, Ordering::Relaxed);
-        metrics::fullness(full);
+        if looks {
+            self.fullness.store(full, Ordering::Relaxed);
+            metrics::fullness(full);
+        }
         let complete = !self.stale.load(Ordering::Acquire)
             && !links.is_empty()
             && links.iter().all(|link| !link.broken.load(Ordering::Acquire));
-        let healthy = complete && oldest <= CANARY.as_millis() as u64;
+        let all_echo = {
+            let mut silent = self.silent();
+            if complete {
+                // Of nodes that are none any more nothing is expected.
+                silent.retain(|address| links.iter().any(|link| link.address == *address));
+            }
+            silent.is_empty()
+        };
+        let healthy = complete && all_echo && oldest <= CANARY.as_millis() as u64;
         self.healthy.send_if_modified(|was| std::mem::replace(was, healthy) != healthy);
     }
 
     /// Looks after the connections until told to stop.
     pub(super) async fn tend(self: Arc<Self>, drain: hearsay_runtime::Drain) {
-        let mut beat = tokio::time::interval(BEAT);
-        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut beats = 0;
+        let mut beat = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
         let mut changes = self.changed.subscribe();
         let mut looked = Instant::now();
         let mut pause = Duration::from_millis(50);
         loop {
             tokio::select! {
                 () = drain.finished() => return,
-                _ = beat.tick() => self.beat().await,
+                () = &mut beat => {
+                    self.beat(beats % LOOKS == 0).await;
+                    beats += 1;
+                    // Processes that were started together do not ask together for long.
+                    beat.as_mut().reset(Instant::now() + BEAT.mul_f64(rand::random_range(0.8..1.2)));
+                }
                 () = self.wrong.notified() => {}
                 // A connection said that it ended.
                 _ = changes.changed() => {}

@@ -11,14 +11,17 @@ use std::{
 
 use futures::future::{BoxFuture, FutureExt as _};
 use hearsay_bus::{
-    Bus, Delivery, Error, Limits, Proposal, Refusal,
+    Batch, Bus, Delivery, Error, Limits, Proposal, Refusal,
     conformance::{CASES, Subject},
     redis::{RedisBus, RedisConfig},
 };
-use hearsay_protocol::{AccountId, ConversationId, ConversationKey, Epoch, MeetingId, MeetingKey, PublisherId};
+use hearsay_protocol::{
+    AccountId, ConversationId, ConversationKey, Epoch, Event, GatewayId, MeetingId, MeetingKey, PublisherId, Timestamp,
+    event::{EndReason, Ended, Ephemeral},
+};
 use hearsay_runtime::Tasks;
 use redis::AsyncCommands as _;
-use server::{Cluster, Server, ask, connect};
+use server::{Cluster, Muffler, Server, ask, connect};
 
 /// A conversation's keys as they were.
 type Dump = Vec<(String, Vec<u8>)>;
@@ -159,6 +162,10 @@ async fn what_cannot_hold_the_log_is_told_at_once() {
     let evicts = Server::start(&server::redis(), &["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
     let error = RedisBus::connect(config(evicts.port), Limits::default(), &tasks).await.err().expect("refused");
     assert!(error.to_string().contains("set `maxmemory-policy noeviction`"), "{error}");
+    let old = server::of_version("6.2.14").await;
+    let error = RedisBus::connect(config(old), Limits::default(), &tasks).await.err().expect("refused");
+    let said = format!("127.0.0.1:{old} is version 6.2.14; 7.0 or newer is needed");
+    assert!(error.to_string().starts_with(&said), "{error}");
     let nobody = server::free_port();
     let error = RedisBus::connect(config(nobody), Limits::default(), &tasks).await.err().expect("refused");
     assert!(error.to_string().contains(&format!("127.0.0.1:{nobody} cannot be reached")), "{error}");
@@ -189,6 +196,79 @@ async fn a_full_server_refuses_new_conversations_before_words() {
     assert_eq!(claim.watermark, 0);
     ask(server.port, &format!("CONFIG SET maxmemory {}", used * 10)).await;
     server::until("there is room again", async || late().await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_server_without_room_carries_words_and_no_partials() {
+    let server = Server::start(&server::redis(), &["--maxmemory-policy", "noeviction"]);
+    let tasks = Tasks::new();
+    let config = RedisConfig::parse(&server.url()).expect("a valid URL");
+    let bus = RedisBus::connect(config, Limits::default(), &tasks).await.expect("room is left");
+    let meeting = MeetingKey { account: AccountId::dev(), meeting: MeetingId::new("full").expect("valid") };
+    let proposal = Proposal { conversation: ConversationId::from_random(1), epoch: Epoch(7), title: String::new() };
+    let key = bus.open(&meeting, proposal).await.expect("room is left").key;
+    let rest = PublisherId::Rest(uuid::Uuid::nil());
+    let claim = bus.claim(&key, &rest).await.expect("claimed");
+    let mut subscription = bus.subscribe(&key).await.expect("subscribed");
+    // Answers what arrives within a moment of an announcement.
+    let mut arrives = async || {
+        let gateway = GatewayId(uuid::Uuid::nil());
+        let told = vec![Ephemeral::Listeners { gateway, count: 1 }];
+        bus.announce(&key, &rest, claim.generation, told).await.expect("the generation stands");
+        tokio::time::timeout(Duration::from_millis(300), subscription.next()).await.ok().flatten()
+    };
+    assert!(matches!(arrives().await, Some(Delivery::Ephemeral { .. })));
+    let info = server::info(server.port, "memory").await;
+    let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")).expect("it says");
+    let used: u64 = used.trim().parse().expect("a number");
+    ask(server.port, &format!("CONFIG SET maxmemory {}", used * 100 / 95)).await;
+    server::until("what is fleeting is left out", async || arrives().await.is_none()).await;
+    let batch = Batch {
+        publisher: rest.clone(),
+        generation: claim.generation,
+        from: 0,
+        through: 1,
+        events: vec![Event::Ended(Ended { at: Timestamp(1), reason: EndReason::Silence })],
+        restart: None,
+        seen: claim.top,
+    };
+    bus.publish(&key, batch).await.expect("what is durable is taken");
+    assert!(matches!(arrives().await, Some(Delivery::Appended { .. })), "and announced");
+    ask(server.port, &format!("CONFIG SET maxmemory {}", used * 10)).await;
+    server::until("there is room again", async || matches!(arrives().await, Some(Delivery::Ephemeral { .. }))).await;
+}
+
+#[tokio::test]
+async fn a_subscription_that_fell_silent_is_noticed_and_a_new_one_alone_proves_nothing() {
+    const SOON: Duration = Duration::from_secs(30);
+    let server = Server::start(&server::redis(), &[]);
+    let way = Muffler::of(&server).await;
+    let tasks = Tasks::new();
+    let config = RedisConfig::parse(&format!("redis://127.0.0.1:{}", way.port)).expect("a valid URL");
+    let bus = RedisBus::connect(config, Limits::default(), &tasks).await.expect("it can hold the log");
+    let mut health = bus.health();
+    let mut until = async |well: bool| {
+        let turned = tokio::time::timeout(SOON, health.wait_for(|now| *now == well)).await;
+        assert!(turned.is_ok(), "health does not become {well}");
+    };
+    let meeting = MeetingKey { account: AccountId::dev(), meeting: MeetingId::new("deaf").expect("valid") };
+    let proposal = Proposal { conversation: ConversationId::from_random(1), epoch: Epoch(7), title: String::new() };
+    let key = bus.open(&meeting, proposal).await.expect("opened").key;
+    let mut subscription = bus.subscribe(&key).await.expect("subscribed");
+    until(true).await;
+    assert!(bus.hears(&key));
+    way.muffle(true);
+    until(false).await;
+    assert!(!bus.hears(&key), "calls are answered, and announcements do not come");
+    bus.now().await.expect("calls are answered");
+    // By a connection that is as silent.
+    let told = tokio::time::timeout(SOON, subscription.next()).await.expect("connected anew");
+    assert_eq!(told, Some(Delivery::Missed));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!bus.hears(&key) && !*bus.health().borrow(), "nothing has come by the new one either");
+    way.muffle(false);
+    until(true).await;
+    assert!(bus.hears(&key));
 }
 
 #[tokio::test]

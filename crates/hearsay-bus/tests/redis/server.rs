@@ -4,12 +4,17 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use futures::future::join_all;
 use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// A server of its own.
 pub(crate) struct Server {
@@ -276,4 +281,105 @@ impl Cluster {
         ask(to, &format!("CLUSTER SETSLOT {slot} NODE {to_id}")).await;
         ask(from, &format!("CLUSTER SETSLOT {slot} NODE {to_id}")).await;
     }
+}
+
+/// A way to a server on which announcements can be swallowed: connections stay open and calls are answered.
+pub(crate) struct Muffler {
+    pub(crate) port: u16,
+    on: Arc<AtomicBool>,
+    carrying: tokio::task::JoinHandle<()>,
+}
+
+impl Muffler {
+    #[expect(clippy::disallowed_methods, reason = "ends with the way")]
+    pub(crate) async fn of(server: &Server) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let (port, to) = (listener.local_addr().expect("bound").port(), server.port);
+        let on = Arc::<AtomicBool>::default();
+        let muffled = Arc::clone(&on);
+        let carrying = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((near, _)) = listener.accept().await {
+                let muffled = Arc::clone(&muffled);
+                connections.spawn(async move {
+                    let Ok(far) = tokio::net::TcpStream::connect(("127.0.0.1", to)).await else { return };
+                    let (mut near_in, mut near_out) = near.into_split();
+                    let (mut far_in, mut far_out) = far.into_split();
+                    let there = tokio::io::copy(&mut near_in, &mut far_out);
+                    let back = async {
+                        let mut buffer = vec![0; 64 * 1024];
+                        while let Ok(count @ 1..) = far_in.read(&mut buffer).await {
+                            // A message of a channel comes in one piece, apart from answers.
+                            let message = buffer[..count].windows(8).any(|word| word == b"smessage");
+                            if !(message && muffled.load(Ordering::Relaxed))
+                                && near_out.write_all(&buffer[..count]).await.is_err()
+                            {
+                                return;
+                            }
+                        }
+                    };
+                    tokio::select! { _ = there => {} () = back => {} }
+                });
+            }
+        });
+        Self { port, on, carrying }
+    }
+
+    pub(crate) fn muffle(&self, on: bool) {
+        self.on.store(on, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Muffler {
+    fn drop(&mut self) {
+        self.carrying.abort();
+    }
+}
+
+/// Answers as a primary of this version would, as far as a client that connects asks.
+#[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
+pub(crate) async fn of_version(version: &'static str) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut heard, mut buffer) = (Vec::new(), vec![0; 4_096]);
+                while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+                    heard.extend_from_slice(&buffer[..count]);
+                    let mut answers = Vec::new();
+                    while let Some((command, length)) = command(&heard) {
+                        heard.drain(..length);
+                        let info = format!("redis_version:{version}\r\nrole:master\r\nrun_id:0\r\n");
+                        answers.extend(match command.as_str() {
+                            "HELLO" => b"%1\r\n$5\r\nproto\r\n:3\r\n".to_vec(),
+                            "INFO" => format!("${}\r\n{info}\r\n", info.len()).into_bytes(),
+                            _ => b"+OK\r\n".to_vec(),
+                        });
+                    }
+                    if stream.write_all(&answers).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    port
+}
+
+/// The name of the first command in what was heard, and its length; none before all of it is there.
+fn command(heard: &[u8]) -> Option<(String, usize)> {
+    let text = std::str::from_utf8(heard).ok()?;
+    let mut lines = text.split_inclusive("\r\n");
+    let head = lines.next().filter(|line| line.ends_with("\r\n"))?;
+    let count: usize = head.trim_end().strip_prefix('*')?.parse().ok()?;
+    let (mut length, mut name) = (head.len(), String::new());
+    for index in 0..count {
+        let (size, value) = (lines.next()?, lines.next().filter(|line| line.ends_with("\r\n"))?);
+        length += size.len() + value.len();
+        if index == 0 {
+            name = value.trim_end().to_uppercase();
+        }
+    }
+    Some((name, length))
 }

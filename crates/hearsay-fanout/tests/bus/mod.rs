@@ -38,6 +38,8 @@ struct Log {
     /// Announcements to swallow.
     lose: usize,
     broken: bool,
+    /// Nothing is announced, and everything can be read.
+    deaf: bool,
     released: Vec<ConversationKey>,
 }
 
@@ -176,6 +178,10 @@ impl FakeBus {
     /// Nothing answers while true.
     pub(crate) fn set_broken(&self, broken: bool) {
         self.log().broken = broken;
+    }
+
+    pub(crate) fn set_deaf(&self, deaf: bool) {
+        self.log().deaf = deaf;
     }
 
     /// Tells every entry once more, newest first.
@@ -321,6 +327,10 @@ impl Bus for FakeBus {
             }
             Ok(Subscription::new(deliveries, Box::new(())))
         }))
+    }
+
+    fn hears(&self, _: &ConversationKey) -> bool {
+        !self.log().deaf
     }
 
     fn read<'a>(&'a self, key: &'a ConversationKey, after: Seen, max: usize) -> Answer<'a, Read> {
