@@ -128,6 +128,28 @@ impl Client {
         Ok(sent)
     }
 
+    /// Reads what comes until `due`. False when the socket is closed, or broken, before.
+    pub async fn read_until(&mut self, due: Instant) -> Result<bool> {
+        loop {
+            tokio::select! {
+                () = sleep_until(due) => return Ok(true),
+                frame = self.socket.next() => match frame {
+                    Some(Ok(Message::Text(text))) => {
+                        self.frames.push((Instant::now(), serde_json::from_str(&text)?));
+                    }
+                    Some(Ok(Message::Close(frame))) => {
+                        self.closed = Some(frame.map_or(1005, |frame| frame.code.into()));
+                    }
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => {
+                        self.closed.get_or_insert(1006);
+                        return Ok(false);
+                    }
+                },
+            }
+        }
+    }
+
     /// Sends samples as fast as the socket takes them, reading what comes meanwhile.
     pub async fn pour(&mut self, samples: &[i16], bytes: usize) -> Result<()> {
         let all: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();

@@ -4,6 +4,7 @@
 
 pub mod client;
 mod processes;
+pub mod rolling;
 pub mod soak;
 pub mod words;
 

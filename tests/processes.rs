@@ -89,9 +89,36 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Asks a recognizer to end as a deploy does, waits for it, and starts it again where it was. Answers how long it took
+    /// to end.
+    pub async fn roll_recognizer(&mut self, n: usize, grace: Duration) -> Result<Duration> {
+        let one = &mut self.recognizers[n];
+        one.signal("-TERM")?;
+        let log = one.log.clone();
+        let (took, _) = ended(&mut one.child, grace, || read(&log)).await?;
+        self.replace(n).await?;
+        Ok(took)
+    }
+
+    /// The same for a gateway; answers its log, too.
+    pub async fn roll_gateway(&mut self, n: usize, grace: Duration) -> Result<(Duration, String)> {
+        let gateway = &mut self.gateways[n];
+        let listen = gateway.url.trim_start_matches("http://").to_owned();
+        let asked = std::process::Command::new("kill").args(["-TERM", &gateway.pid().to_string()]).status()?;
+        ensure!(asked.success(), "the gateway was gone before it was asked to end");
+        let log = gateway.log.clone();
+        let ended = ended(&mut gateway.child, grace, || read(&log)).await?;
+        self.gateways[n] = self.gateway_at(&listen).await?;
+        Ok(ended)
+    }
+
     /// One more gateway, with a token for it.
     pub async fn gateway(&self) -> Result<Server> {
-        let mut arguments = vec!["gateway", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        self.gateway_at("127.0.0.1:0").await
+    }
+
+    async fn gateway_at(&self, listen: &str) -> Result<Server> {
+        let mut arguments = vec!["gateway", "--listen", listen, "--admin", "127.0.0.1:0"];
         let links: Vec<String> = self.recognizers.iter().map(|one| format!("http://{}", one.link.address)).collect();
         for link in &links {
             arguments.extend(["--recognizer", link.as_str()]);
@@ -311,6 +338,18 @@ async fn redis(folder: &tempfile::TempDir, port: u16) -> Result<Child> {
     });
     listens.await.context("redis-server does not listen")?;
     Ok(redis)
+}
+
+/// Waits for a process that was asked to end. It is to do so by itself, and well.
+async fn ended(child: &mut Child, grace: Duration, log: impl Fn() -> String) -> Result<(Duration, String)> {
+    let began = Instant::now();
+    let Ok(status) = timeout(grace, child.wait()).await else {
+        bail!("it does not end within {grace:?}; its log:\n{}", log());
+    };
+    let (status, log) = (status?, log());
+    ensure!(status.code() == Some(0), "a drained process ended with {status}; its log:\n{log}");
+    ensure!(!log.contains("ERROR"), "its log holds an error:\n{log}");
+    Ok((began.elapsed(), log))
 }
 
 /// Starts a command and answers what follows `ready` on its first line.

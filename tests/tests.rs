@@ -6,5 +6,6 @@ mod cluster;
 mod meeting;
 mod pool;
 mod protocol;
+mod replaced;
 mod resume;
 mod speech;

@@ -42,6 +42,10 @@ const LONG: &[Proof] = &[
         what: "how soon a final reaches a subscriber after the last sample of speech, over the read part, live",
         arguments: &["bench", "--package", "hearsay-tests", "--bench", "speech", "--", "latency"],
     },
+    Proof {
+        what: "two rolling deploys at the settings that operators have, while five speak and fifty listen, lose no word",
+        arguments: &["bench", "--package", "hearsay-tests", "--bench", "rolling", "--", "2"],
+    },
 ];
 
 pub(crate) fn check() -> Result<()> {

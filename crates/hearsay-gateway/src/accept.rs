@@ -8,7 +8,7 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -155,6 +155,7 @@ impl Gateway {
             grpc,
             tls,
             permits,
+            spread: OnceLock::new(),
         });
         let (accepting, recognizers) = (readiness.condition("accepting"), readiness.condition("recognizers"));
         let first = cores.core(0).handle();
@@ -214,7 +215,7 @@ async fn watch_recognizers(shared: Arc<Shared>, recognizers: Condition) {
 async fn drain(shared: Arc<Shared>, accepting: Condition) {
     shared.tasks.drain().cancelled().await;
     accepting.set(false);
-    let spread = shared.config.drain_spread.get();
+    let spread = shared.spread();
     if timeout(spread + DRAIN_SLACK, shared.hub.drain(spread)).await.is_err() {
         tracing::warn!("listeners were not all asked to return in time");
     }

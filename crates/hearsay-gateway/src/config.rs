@@ -1,6 +1,10 @@
 //! What a gateway can be told. Defaults live here and nowhere else.
 
-use std::{net::SocketAddr, num::NonZeroUsize, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    time::Duration,
+};
 
 use hearsay_runtime::HumanDuration;
 
@@ -59,8 +63,15 @@ pub struct Config {
     pub pass: HumanDuration,
     /// How long the log may be out of reach before a start is refused.
     pub log_patience: HumanDuration,
-    /// Over how long a draining gateway spreads its closes. Clients come back at once, all of them.
+    /// Over how long a draining gateway spreads its closes, at least. Clients come back at once, all of them. A speaker is
+    /// handed over where an utterance of theirs ends, or at the end of this.
     pub drain_spread: HumanDuration,
+    /// Closes of a drain in a second, for which more time is taken where there are many sockets, as far as
+    /// `process.drain_deadline` leaves it.
+    pub drain_rate: NonZeroU32,
+    /// That time, by the sections that know it. None: it does not end.
+    #[serde(skip)]
+    pub drain_budget: Option<Duration>,
     /// Whether participants who give a `userId` are remembered, and hosts told of their earlier conversations when they
     /// return. Hosts are who may read those conversations over REST, too.
     pub caller_history: bool,
@@ -94,6 +105,8 @@ impl Default for Config {
             pass: HumanDuration::from_secs(2),
             log_patience: HumanDuration::from_secs(10),
             drain_spread: HumanDuration::from_secs(8),
+            drain_rate: const { NonZeroU32::new(1_000).expect("not zero") },
+            drain_budget: None,
             caller_history: true,
             echo: false,
         }
@@ -101,6 +114,13 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Over how long this many sockets are closed.
+    pub(crate) fn spread(&self, sockets: usize) -> Duration {
+        let paced = Duration::from_secs_f64(sockets as f64 / f64::from(self.drain_rate.get()));
+        let least = self.drain_spread.get();
+        self.drain_budget.map_or(paced, |budget| paced.min(budget)).max(least)
+    }
+
     /// # Errors
     /// Says which value contradicts which.
     pub fn validate(&self) -> Result<(), String> {
@@ -138,6 +158,15 @@ mod tests {
         Config::default().validate().unwrap();
         let hasty = Config { silence: HumanDuration::from_secs(30), ..Config::default() };
         assert!(hasty.validate().unwrap_err().contains("gateway.silence"));
+    }
+
+    #[test]
+    fn many_sockets_are_closed_over_more_time_as_far_as_there_is() {
+        let mut config = Config::default();
+        let spread = |config: &Config, sockets| config.spread(sockets).as_secs();
+        assert_eq!((spread(&config, 0), spread(&config, 8_000), spread(&config, 20_000)), (8, 8, 20));
+        config.drain_budget = Some(Duration::from_secs(12));
+        assert_eq!((spread(&config, 100), spread(&config, 11_000), spread(&config, 20_000)), (8, 11, 12));
     }
 
     #[test]

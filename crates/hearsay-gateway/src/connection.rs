@@ -44,7 +44,7 @@ use crate::{
     reply,
     request::Query,
     resume,
-    session::{Effect, Input, Limits, Reason, Reply, Resumed, Rights, Session, StartFailure, Started},
+    session::{Effect, Handover, Input, Limits, Reason, Reply, Resumed, Rights, Session, StartFailure, Started},
     shared::{Shared, wall},
     socket::{Message, messages},
     streams::Place,
@@ -215,10 +215,13 @@ impl Connection {
         let mut incoming = pin!(incoming);
         let mut effects = VecDeque::new();
         let drain = self.shared.tasks.drain();
-        let spread = self.shared.config.drain_spread.get();
+        let shared = Arc::clone(&self.shared);
+        // Asked in the first half, a speaker has the second one to come to the end of a sentence.
         let mut draining = pin!(async move {
             drain.cancelled().await;
-            tokio::time::sleep(spread.mul_f64(random_fraction())).await;
+            let (asked, over) = (Instant::now(), Instant::now() + shared.spread());
+            tokio::time::sleep_until(asked + shared.spread().mul_f64(random_fraction() / 2.0)).await;
+            over
         });
         let (mut drained, mut ended, mut cut) = (false, false, false);
         let mut heard = Instant::now();
@@ -276,9 +279,9 @@ impl Connection {
                     Some(live) => Input::ResumeRenewed(live.resume_token(&self.shared)),
                     None => continue,
                 },
-                () = &mut draining, if !drained => {
+                until = &mut draining, if !drained => {
                     drained = true;
-                    Input::Drain
+                    Input::Drain { until: until.into_std() }
                 }
                 () = sleep_until(self.session.deadline().map_or_else(far, Instant::from_std)) => Input::Tick,
                 () = sleep_until(silent_at), if wants_input => {
@@ -531,7 +534,7 @@ impl Connection {
                 None
             }
             Ok(Err(JoinError::Gone)) => Some(Input::ConversationEnded),
-            Ok(Err(JoinError::ShuttingDown)) => Some(Input::Drain),
+            Ok(Err(JoinError::ShuttingDown)) => Some(Input::Drain { until: Instant::now().into_std() }),
             Err(_) => Some(failed(UplinkError::Broken("the feed did not take the speaker in".to_owned()))),
         }
     }
@@ -681,6 +684,7 @@ impl Connection {
             finals = self.finals(),
             reached = self.outbox.reached().map(tracing::field::display),
             reason = story.reason.name(),
+            handover = story.handover.map(Handover::name),
             blame = story.reason.blame().name(),
             "session ended"
         );

@@ -44,10 +44,9 @@ pub(crate) async fn serve(
     let mut incoming = pin!(messages(std::io::Cursor::new(leftover).chain(read)));
     let reading = async {
         let drain = shared.tasks.drain();
-        let spread = shared.config.drain_spread.get();
         let mut draining = pin!(async {
             drain.cancelled().await;
-            tokio::time::sleep(spread.mul_f64(random_fraction())).await;
+            tokio::time::sleep(shared.spread().mul_f64(random_fraction())).await;
         });
         let tell = |error: &ClientError| {
             outbox.offer(frame::text(&wire::error(error.code, &error.details, None)), Class::Control);

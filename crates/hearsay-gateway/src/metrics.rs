@@ -6,7 +6,10 @@ use hearsay_runtime::GaugeGuard;
 use http::StatusCode;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
-use crate::{request::Source, session::Story};
+use crate::{
+    request::Source,
+    session::{Handover, Story},
+};
 
 const CONNECTIONS: &str = "hearsay_gateway_connections";
 const CONNECTIONS_REFUSED: &str = "hearsay_gateway_connections_refused_total";
@@ -24,6 +27,8 @@ const FLUSH_TIME: &str = "hearsay_gateway_flush_seconds";
 const AUDIO: &str = "hearsay_gateway_audio_bytes_total";
 const CHUNKS_DROPPED: &str = "hearsay_gateway_chunks_dropped_total";
 const HISTORIES: &str = "hearsay_gateway_histories_total";
+const DRAIN_SPREAD: &str = "hearsay_gateway_drain_spread_seconds";
+const HANDED_OVER: &str = "hearsay_gateway_handed_over_total";
 const MESSAGES_REFUSED: &str = "hearsay_gateway_messages_refused_total";
 
 pub(crate) fn describe() {
@@ -43,6 +48,12 @@ pub(crate) fn describe() {
     describe_histogram!(FLUSH_TIME, Unit::Seconds, "From a stop to the last words having passed the feed.");
     describe_counter!(AUDIO, Unit::Bytes, "Audio taken from speakers.");
     describe_counter!(CHUNKS_DROPPED, "Chunks that came when nothing listened.");
+    describe_gauge!(DRAIN_SPREAD, Unit::Seconds, "Over how long the drain under way closes sockets.");
+    describe_counter!(
+        HANDED_OVER,
+        "Streams whose clients a drain asked to return, by where it found them: in a silence, at an utterance_end, in a \
+         pause, or in a word when time was up."
+    );
     describe_counter!(MESSAGES_REFUSED, "Errors told to clients.");
 }
 
@@ -72,6 +83,9 @@ pub(crate) fn session_opened(source: Source) -> GaugeGuard {
 
 pub(crate) fn session_ended(story: &Story, lasted: Duration) {
     counter!(SESSIONS_ENDED, "reason" => story.reason.name(), "blame" => story.reason.blame().name()).increment(1);
+    if let Some(at) = story.handover {
+        handed_over(at);
+    }
     histogram!(SESSION_LENGTH).record(lasted);
     counter!(AUDIO).increment(story.bytes);
     counter!(CHUNKS_DROPPED).increment(story.dropped);
@@ -89,6 +103,14 @@ pub(crate) fn origin_refused() {
 
 pub(crate) fn resumed() {
     counter!(RESUMES).increment(1);
+}
+
+pub(crate) fn draining(spread: Duration) {
+    gauge!(DRAIN_SPREAD).set(spread.as_secs_f64());
+}
+
+fn handed_over(at: Handover) {
+    counter!(HANDED_OVER, "at" => at.name()).increment(1);
 }
 
 pub(crate) fn flushed(took: Duration) {

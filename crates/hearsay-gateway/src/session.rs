@@ -25,7 +25,7 @@ use hearsay_protocol::{
     client::{ClientError, ClientMessage, ErrorCode, Extension, Secret, StartRequest},
     event::{SpeakerConfig, StreamEnd},
 };
-use hearsay_uplink::{Health, Signal, UplinkError, UplinkEvent};
+use hearsay_uplink::{Health, Signal, SignalKind, UplinkError, UplinkEvent};
 
 use crate::request::Source;
 
@@ -96,8 +96,10 @@ pub(crate) enum Input {
     Cut(Reason),
     /// The client sent something that is no WebSocket message.
     Violation(CloseCode, ClientError),
-    /// This process ends.
-    Drain,
+    /// This process ends. Who speaks is handed over at the end of an utterance, or at this time.
+    Drain {
+        until: Instant,
+    },
     /// Time has passed: [`Session::deadline`].
     Tick,
 }
@@ -218,6 +220,27 @@ pub(crate) enum Reason {
     Internal,
 }
 
+/// Where in a stream its client was asked to return.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handover {
+    Silence,
+    UtteranceEnd,
+    Pause,
+    /// Time was up.
+    Word,
+}
+
+impl Handover {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Silence => "silence",
+            Self::UtteranceEnd => "utterance_end",
+            Self::Pause => "pause",
+            Self::Word => "word",
+        }
+    }
+}
+
 /// Whose fault an end is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Blame {
@@ -292,6 +315,8 @@ pub(crate) struct Story {
     pub(crate) conversation: Option<ConversationId>,
     pub(crate) stream: Option<StreamId>,
     pub(crate) reason: Reason,
+    /// Where a drain found the stream under way.
+    pub(crate) handover: Option<Handover>,
 }
 
 pub(crate) struct Session {
@@ -315,6 +340,17 @@ struct Live {
     pace: Pace,
     acks: Acks,
     health_told: Option<(Instant, u32)>,
+    /// In the middle of an utterance, by what the recognizer said last.
+    speaking: bool,
+    leaving: Option<Leaving>,
+}
+
+/// A drain waits for the end of an utterance.
+#[derive(Debug, Clone, Copy)]
+struct Leaving {
+    /// From here on a pause is as good.
+    soon: Instant,
+    until: Instant,
 }
 
 impl Live {
@@ -393,6 +429,7 @@ impl Session {
                 conversation: None,
                 stream: None,
                 reason: Reason::Running,
+                handover: None,
             },
         }
     }
@@ -423,7 +460,9 @@ impl Session {
         match &self.phase {
             Phase::Open { since } => Some(*since + self.limits.open_idle),
             Phase::Idle { until } | Phase::Ending { until } => Some(*until),
-            Phase::Listening(live) => live.acks.due(),
+            Phase::Listening(live) => {
+                live.acks.due().into_iter().chain(live.leaving.map(|leaving| leaving.until)).min()
+            }
             Phase::Starting { .. } | Phase::Stopping { .. } | Phase::Closed => None,
         }
     }
@@ -492,7 +531,7 @@ impl Session {
                 self.refuse(error, effects);
                 self.end(reason, StreamEnd::Lost, Then::Close(code), effects);
             }
-            Input::Drain => self.end(Reason::Drained, StreamEnd::Lost, Then::Close(CloseCode::Return), effects),
+            Input::Drain { until } => self.drain(until, now, effects),
             Input::Tick => self.tick(now, effects),
         }
     }
@@ -620,7 +659,8 @@ impl Session {
                 }
                 let pace = Pace::new(&start, self.limits.pace_burst, behind, now);
                 let acks = Acks::default();
-                self.phase = Phase::Listening(Box::new(Live { start, started, pace, acks, health_told: None }));
+                let live = Live { start, started, pace, acks, health_told: None, speaking: false, leaving: None };
+                self.phase = Phase::Listening(Box::new(live));
                 return;
             }
             Err(failure) => failure,
@@ -679,9 +719,36 @@ impl Session {
         self.end(Reason::Stopped, StreamEnd::Stopped { linger }, then, effects);
     }
 
+    /// Asks the client to return: at once, unless somebody is speaking, whose words are not to be split between two streams.
+    fn drain(&mut self, until: Instant, now: Instant, effects: &mut VecDeque<Effect>) {
+        match &mut self.phase {
+            Phase::Listening(live) if live.speaking && now < until => {
+                let soon = now + until.saturating_duration_since(now) / 2;
+                live.leaving = Some(Leaving { soon, until });
+            }
+            Phase::Listening(_) => self.hand_over(Handover::Silence, effects),
+            // The answer comes first, and then this again.
+            Phase::Starting { .. } => self.kept.push_back(Input::Drain { until }),
+            _ => self.leave(effects),
+        }
+    }
+
+    fn hand_over(&mut self, at: Handover, effects: &mut VecDeque<Effect>) {
+        self.story.handover = Some(at);
+        self.leave(effects);
+    }
+
+    fn leave(&mut self, effects: &mut VecDeque<Effect>) {
+        self.end(Reason::Drained, StreamEnd::Lost, Then::Close(CloseCode::Return), effects);
+    }
+
     /// Ends the stream, if there is one, and does what `then` says; at once when there is none.
-    fn end(&mut self, reason: Reason, how: StreamEnd, then: Then, effects: &mut VecDeque<Effect>) {
+    fn end(&mut self, reason: Reason, how: StreamEnd, mut then: Then, effects: &mut VecDeque<Effect>) {
         if let Phase::Listening(live) = &self.phase {
+            // Nothing begins here any more.
+            if live.leaving.is_some() && matches!(then, Then::EndAndIdle { .. } | Then::Idle { .. }) {
+                then = Then::Close(CloseCode::Return);
+            }
             let conversation = live.started.conversation;
             let returns = live.start.extension.ack && how == StreamEnd::Lost && reason.may_return();
             self.story.reason = reason;
@@ -710,11 +777,11 @@ impl Session {
                 _ => {}
             },
             // The answer comes first, and then this again.
-            Phase::Starting { .. } => match then {
-                Then::Hangup => self.kept.push_back(Input::Lost),
-                Then::Close(CloseCode::Return) => self.kept.push_back(Input::Drain),
-                _ => {}
-            },
+            Phase::Starting { .. } => {
+                if let Then::Hangup = then {
+                    self.kept.push_back(Input::Lost);
+                }
+            }
             _ => match then {
                 Then::Hangup => self.close(reason, Effect::Hangup, effects),
                 Then::Close(code) => self.close(reason, Effect::Close(code), effects),
@@ -800,6 +867,17 @@ impl Session {
                 if asked.health {
                     effects.push_back(Effect::Send(Reply::Signal(signal)));
                 }
+                match signal.kind {
+                    SignalKind::SpeechStart => live.speaking = true,
+                    SignalKind::UtteranceEnd => live.speaking = false,
+                    SignalKind::Stable | SignalKind::Pause => {}
+                }
+                let pauses = signal.kind == SignalKind::Pause;
+                match live.leaving {
+                    Some(_) if !live.speaking => self.hand_over(Handover::UtteranceEnd, effects),
+                    Some(leaving) if pauses && leaving.soon <= now => self.hand_over(Handover::Pause, effects),
+                    _ => {}
+                }
             }
             UplinkEvent::Moved { .. } => {}
             UplinkEvent::Failed(error) => self.stream_failed(error, effects),
@@ -865,6 +943,9 @@ impl Session {
         if let Phase::Listening(live) = &mut self.phase {
             if let Some(ack) = live.acks.flush(now) {
                 effects.push_back(Effect::Send(ack));
+            }
+            if live.leaving.is_some_and(|leaving| leaving.until <= now) {
+                self.hand_over(Handover::Word, effects);
             }
             return;
         }

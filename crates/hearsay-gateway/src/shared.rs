@@ -1,6 +1,10 @@
 //! What all connections of a gateway share.
 
-use std::{net::IpAddr, sync::Arc, time::SystemTime};
+use std::{
+    net::IpAddr,
+    sync::{Arc, OnceLock},
+    time::{Duration, SystemTime},
+};
 
 use hearsay_auth::Auth;
 use hearsay_bus::Bus;
@@ -13,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tonic::service::Routes;
 use uuid::Uuid;
 
-use crate::{config::Config, refusal::Refusals, streams::Streams};
+use crate::{config::Config, metrics, refusal::Refusals, streams::Streams};
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -32,6 +36,21 @@ pub(crate) struct Shared {
     pub(crate) grpc: Option<Routes>,
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) permits: Arc<Semaphore>,
+    /// Over how long sockets are closed; set by the drain.
+    pub(crate) spread: OnceLock<Duration>,
+}
+
+impl Shared {
+    /// Over how long the drain that has begun closes sockets: the same for all of them.
+    pub(crate) fn spread(&self) -> Duration {
+        *self.spread.get_or_init(|| {
+            let sockets = self.config.connections.get().saturating_sub(self.permits.available_permits());
+            let spread = self.config.spread(sockets);
+            metrics::draining(spread);
+            tracing::info!(sockets, ?spread, "sockets are asked to return");
+            spread
+        })
+    }
 }
 
 /// Wall time by this machine, for tokens; everything else uses the log's.

@@ -4,7 +4,10 @@
 
 mod sections;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -110,6 +113,7 @@ fn load_from(
     let mut config = check("configuration", &merged).map_err(|error| incomplete.unwrap_or(error))?;
     config.validate().map_err(ConfigError::Contradiction)?;
     config.bus.followed = config.actions.is_configured();
+    config.gateway.drain_budget = Some(config.drain_budget());
     Ok(config)
 }
 
@@ -168,6 +172,12 @@ impl Config {
             ));
         }
         Ok(())
+    }
+
+    /// What a drain leaves for closing sockets.
+    fn drain_budget(&self) -> Duration {
+        let after = self.gateway.resume_hold.get() + self.gateway.flush.get();
+        self.process.drain_deadline.get().saturating_sub(after)
     }
 
     /// As a file would say it; secrets are hidden.

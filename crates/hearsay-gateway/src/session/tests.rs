@@ -1,6 +1,6 @@
 //! A script of inputs, and what must come of it. The answers to starts and stops come as the driver would give them.
 
-use hearsay_protocol::{ChunkNumber, Epoch, Offset, StreamTime};
+use hearsay_protocol::{ChunkNumber, Epoch, Offset, StreamTime, UtteranceId};
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -105,7 +105,18 @@ impl Pair {
             }
             "close" => self.give(Input::Closed(rest.parse().ok())),
             "lost" => self.give(Input::Lost),
-            "drain" => self.give(Input::Drain),
+            // In ten seconds at the latest.
+            "drain" => self.give(Input::Drain { until: self.now + 10 * SECOND }),
+            "speech" => self.give(Input::Stream(UplinkEvent::Signal(Signal {
+                kind: match rest {
+                    "starts" => SignalKind::SpeechStart,
+                    "pauses" => SignalKind::Pause,
+                    "ends" => SignalKind::UtteranceEnd,
+                    other => panic!("{other}"),
+                },
+                at: StreamTime(0),
+                utterance: UtteranceId(Uuid::from_u128(1)),
+            }))),
             "ended" => self.give(Input::ConversationEnded),
             "oversize" => {
                 let error = ClientError::new(ErrorCode::TooLarge, "");
@@ -375,6 +386,27 @@ fn how_a_connection_ends_decides_what_the_log_is_told() {
 }
 
 #[test]
+fn a_drain_waits_for_the_end_of_an_utterance() {
+    check("start; speech starts; drain; audio 3; wait 9999; audio 4", "START audio3 audio4");
+    check("start; speech starts; drain; speech ends", "START finish:lost close:empty");
+    check("start; speech starts; speech ends; drain", "START finish:lost close:empty");
+    // A short pause does when time runs out, and at the end of it any moment.
+    check("start; speech starts; drain; wait 4999; speech pauses", "START");
+    check("start; speech starts; drain; wait 5000; speech pauses", "START finish:lost close:empty");
+    check("start; speech starts; drain; wait 10000", "START finish:lost close:empty");
+    check("start; speech starts; drain; lost", "START finish:lost hangup");
+    check("start; speech starts; drain; stop; wait 1000", "START finish:stopped:0 completed stopped close:1000");
+    check(
+        r#"start "disconnectOnStopRequest":false; speech starts; drain; stop"#,
+        "START finish:stopped:1800 close:empty",
+    );
+    const ACK: &str = r#"start "hearsay":{"ack":true}; speech starts; drain"#;
+    const BEGUN: &str = "start listening created recognizing resume join";
+    check(&format!("{ACK}; audio 3; speech ends; lost"), &format!("{BEGUN} audio3 close:empty part"));
+    check(&format!("{ACK}; wait 10000"), &format!("{BEGUN} close:empty part"));
+}
+
+#[test]
 fn a_broken_stream_is_told_apart() {
     check("start; failed stalled", "START error:overloaded finish:lost close:1013");
     check("start; failed fenced", "START error:fenced finish:lost close:1008");
@@ -471,7 +503,7 @@ fn arbitrary_step() -> impl Strategy<Value = String> {
         1 => (0_u64..9).prop_map(|chunk| format!("acked {chunk}")),
         1 => prop::sample::select(vec![
             "close 1000", "close", "lost", "drain", "ended", "oversize", "failed stalled", "failed unsupported",
-            "failed fenced", "failed",
+            "failed fenced", "failed", "speech starts", "speech pauses", "speech ends",
         ]).prop_map(str::to_owned),
         2 => prop::sample::select(vec![
             "hold", "answer", "full", "well", "behind", "unsupported encoding", "ping", "ws-ping", "text x", "health 1", "finalized a",
