@@ -118,11 +118,11 @@ impl Service {
         }
         understood(self.engine.capabilities(), &open.config)
             .map_err(|why| refuse("unsupported", Status::unimplemented(why)))?;
-        if self.load.step() >= 3 {
+        // Those that another recognizer lost are taken as long as there are places.
+        if open.first && self.load.step() >= 3 {
             let message = "the engine is behind with the streams it has";
             return Err(refuse("overloaded", Status::resource_exhausted(message)));
         }
-        // Those that another recognizer lost are taken as long as there are places.
         let taken = self.slots.taken();
         if open.first && taken >= self.admitted {
             let message = format!("{taken} streams are heard here, and {} can be heard well", self.admitted);

@@ -64,8 +64,11 @@ const ABANDONED: Duration = Duration::from_secs(10);
 const PATIENCES: u32 = 12;
 /// A live stream without a chunk for this long is muted: what was said is taken for complete.
 const MUTED: Duration = Duration::from_secs(2);
-/// Stays in a row that got the stream no further; after that it is broken.
-const FRUITLESS: u32 = 6;
+/// What stays in a row may have failed the stream without getting it any further; past that, it is taken for what breaks
+/// them. With the waits between, more connections than this break in one utterance only where all recognizers are gone.
+const FAILURES: u32 = 12;
+/// A stay that lasted this long did not fail in haste: the next one is looked for at once.
+const CALM: Duration = Duration::from_secs(5);
 
 /// The id of utterance ends asked for by ourselves: no client can choose it.
 const MUTE: &str = "";
@@ -118,8 +121,10 @@ pub(crate) struct Driver {
     progress: Instant,
     /// When the present stay began.
     placed: Instant,
-    /// Stays without progress, in a row.
-    fruitless: u32,
+    /// What failed the stream since it last got further, see [`Fault`].
+    failures: u32,
+    /// Short stays without progress, in a row.
+    hasty: u32,
     /// Of all stays, and of those before the present one.
     finals: Arc<AtomicU64>,
     finals_before: u64,
@@ -242,7 +247,8 @@ impl Driver {
             sent_once: first,
             progress: Instant::now(),
             placed: Instant::now(),
-            fruitless: 0,
+            failures: 0,
+            hasty: 0,
             finals: Arc::clone(&finals),
             finals_before: 0,
             _open: OpenStream::new(),
@@ -312,7 +318,7 @@ impl Driver {
                     () = until(stuck) => {
                         tracing::warn!(recognizer = call.worker.address, "recognizer covers nothing: moving its stream");
                         call.worker.failed();
-                        return self.elsewhere();
+                        return self.elsewhere(Fault::Own);
                     }
                     due = due(&mut self.ending, begins, deadline, muted) => {
                         self.due(due)?;
@@ -455,7 +461,7 @@ impl Driver {
     ) -> Result<Place, Finished> {
         let response = match response {
             Ok(Some(response)) => response,
-            Ok(None) => return self.lost(&call, &Status::unavailable("the recognizer ended the call")),
+            Ok(None) => return self.lost(&call, &Status::internal("the recognizer ended the call")),
             Err(status) => return self.lost(&call, &status),
         };
         match Response::try_from(response) {
@@ -485,7 +491,7 @@ impl Driver {
         let covered = self.ring.covered();
         let settled = self.ring.acknowledge(ack.through_chunk, ack.restart.chunk);
         if self.ring.covered() > covered {
-            (self.progress, self.fruitless) = (Instant::now(), 0);
+            (self.progress, self.failures, self.hasty) = (Instant::now(), 0, 0);
         }
         metrics::acknowledged(settled.bytes);
         self.share.set(self.ring.bytes());
@@ -521,26 +527,31 @@ impl Driver {
         tracing::info!(recognizer = call.worker.address, %status, stream = %self.placing.spec.stream, "stream left its recognizer");
         match verdict(status) {
             Verdict::Final(error) => Err(Finished { last: None, complete: false, error: Some(error) }),
-            Verdict::Elsewhere { unwell } => {
+            Verdict::Elsewhere { unwell, fault } => {
                 if unwell {
                     call.worker.failed();
                 }
-                self.elsewhere()
+                self.elsewhere(fault)
             }
         }
     }
 
-    /// On to the next recognizer: at once, unless the last stays got the stream no further.
-    fn elsewhere(&mut self) -> Result<Place, Finished> {
+    /// On to the next recognizer: at once, unless the last stays were short and got the stream no further.
+    fn elsewhere(&mut self, fault: Fault) -> Result<Place, Finished> {
         let since = Instant::now();
-        self.fruitless += 1;
-        if self.fruitless > FRUITLESS {
-            return Err(broken(format!("{FRUITLESS} recognizers in a row got no further with the stream")));
+        // A stream of which nothing is owed has failed nobody, and was failed by nobody.
+        if self.ring.covered() < self.ring.next_chunk() {
+            self.failures += fault as u32;
         }
-        if self.fruitless == 1 {
+        if self.failures > FAILURES {
+            let hasty = self.hasty;
+            return Err(broken(format!("{hasty} recognizers in a row failed, and got no further with the stream")));
+        }
+        self.hasty = if self.placed.elapsed() >= CALM { 1 } else { self.hasty + 1 };
+        if self.hasty == 1 {
             return self.moving(since, RETRY_FIRST);
         }
-        let wait = (RETRY_FIRST * (1 << self.fruitless)).min(RETRY_LAST);
+        let wait = RETRY_FIRST.saturating_mul(1 << (self.hasty - 1).min(16)).min(RETRY_LAST);
         Ok(Place::Waiting { since, until: since + wait, wait })
     }
 
@@ -709,12 +720,26 @@ const FULL: &str = "the conversation has as many events as one may have";
 
 enum Verdict {
     Final(UplinkError),
-    Elsewhere { unwell: bool },
+    Elsewhere { unwell: bool, fault: Fault },
+}
+
+/// What the end of a stay says about its stream.
+#[derive(Clone, Copy)]
+enum Fault {
+    /// Nothing: the recognizer drains, or the log failed it.
+    None = 0,
+    /// Little: the connection broke, as it does for all streams of a recognizer that dies.
+    Shared = 1,
+    /// Much: the recognizer failed at this stream, and says so itself or has nothing to say.
+    Own = 2,
 }
 
 /// What the end of a call means for its stream (`recognizer.proto` lists the codes).
 fn verdict(status: &Status) -> Verdict {
+    // What a recognizer says of itself came over the wire, and has no cause here.
+    let told = std::error::Error::source(status).is_none();
     match status.code() {
+        _ if !told => Verdict::Elsewhere { unwell: true, fault: Fault::Shared },
         Code::Aborted => Verdict::Final(UplinkError::Fenced),
         Code::FailedPrecondition => Verdict::Final(UplinkError::Refused(Refusal::Ended)),
         Code::NotFound => Verdict::Final(UplinkError::Refused(Refusal::Gone)),
@@ -723,8 +748,9 @@ fn verdict(status: &Status) -> Verdict {
         }
         Code::OutOfRange => Verdict::Final(UplinkError::Refused(Refusal::Full { what: FULL })),
         // It is the log that failed.
-        Code::ResourceExhausted | Code::DataLoss => Verdict::Elsewhere { unwell: false },
-        _ => Verdict::Elsewhere { unwell: true },
+        Code::ResourceExhausted | Code::DataLoss => Verdict::Elsewhere { unwell: false, fault: Fault::None },
+        Code::Unavailable => Verdict::Elsewhere { unwell: true, fault: Fault::None },
+        _ => Verdict::Elsewhere { unwell: true, fault: Fault::Own },
     }
 }
 

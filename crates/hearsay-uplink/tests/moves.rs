@@ -42,7 +42,7 @@ use uuid::Uuid;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a recognizer does with its first call; every later one runs to its end, but for those that say otherwise.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Script {
     Serve,
     /// Acknowledges all chunks before the first number, then breaks off when it has the second.
@@ -56,6 +56,16 @@ enum Script {
     Mute,
     /// Every call: breaks off at the first chunk.
     Break,
+    /// Every call: gives the stream back at the first chunk, as who drains does.
+    Drain,
+    /// Every call: fails before it has heard anything.
+    Faint,
+}
+
+impl Script {
+    fn is_for_every_call(self) -> bool {
+        matches!(self, Self::Mute | Self::Break | Self::Drain | Self::Faint)
+    }
 }
 
 /// What one call brought.
@@ -153,6 +163,10 @@ impl Scripted {
                     self.calls.lock().expect("no panic")[call].open = Some((*opening).clone());
                     open = Some(opening);
                     let _ = out.send(Ok(Response::Opened.into())).await;
+                    if script == Script::Faint {
+                        let _ = out.send(Err(Status::internal("fainted"))).await;
+                        return;
+                    }
                 }
                 Request::Chunk { number, .. } => {
                     self.calls.lock().expect("no panic")[call].chunks.push(number.0);
@@ -167,6 +181,10 @@ impl Scripted {
                     }
                     if script == Script::Break {
                         let _ = out.send(Err(Status::internal("whatever it hears"))).await;
+                        return;
+                    }
+                    if script == Script::Drain {
+                        let _ = out.send(Err(Status::unavailable("this recognizer drains"))).await;
                         return;
                     }
                 }
@@ -197,13 +215,13 @@ impl Recognizer for Scripted {
     ) -> Result<tonic::Response<Self::RecognizeStream>, Status> {
         let script = {
             let mut script = self.script.lock().expect("no panic");
-            let next = if matches!(*script, Script::Mute | Script::Break) { *script } else { Script::Serve };
+            let next = if script.is_for_every_call() { *script } else { Script::Serve };
             std::mem::replace(&mut *script, next)
         };
         match script {
             Script::Full => return Err(Status::resource_exhausted("full")),
             Script::Unsupported => return Err(Status::unimplemented("only English is heard here")),
-            Script::Serve | Script::Die { .. } | Script::Mute | Script::Break => {}
+            _ => {}
         }
         let (out, answers) = mpsc::channel(64);
         #[expect(clippy::disallowed_methods, reason = "ends with the call, and the test with it")]
@@ -241,6 +259,8 @@ struct Stage {
     bus: MemoryBus,
     spec: StreamSpec,
     recognizers: Vec<Scripted>,
+    /// Cuts every connection to the last of them.
+    cut: watch::Sender<u32>,
 }
 
 async fn stage(scripts: &[Script]) -> Stage {
@@ -250,10 +270,12 @@ async fn stage(scripts: &[Script]) -> Stage {
         Proposal { conversation: ConversationId::from_random(1), epoch: Epoch(1), title: "moves".to_owned() };
     let key: ConversationKey = bus.open(&meeting, proposal).await.expect("open").key;
     let tasks = Tasks::new();
-    let (mut recognizers, mut addresses) = (Vec::new(), Vec::new());
+    let (mut recognizers, mut addresses, mut cut) = (Vec::new(), Vec::new(), watch::Sender::new(0));
     for script in scripts {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        addresses.push(format!("http://{}", listener.local_addr().expect("bound")).parse().expect("a URI"));
+        let address;
+        (address, cut) = cuttable(listener.local_addr().expect("bound")).await;
+        addresses.push(format!("http://{address}").parse().expect("a URI"));
         let scripted = Scripted {
             bus: Arc::new(bus.clone()),
             script: Arc::new(Mutex::new(*script)),
@@ -287,7 +309,7 @@ async fn stage(scripts: &[Script]) -> Stage {
         recorded: true,
         resumed: false,
     };
-    Stage { uplinks, bus, spec, recognizers }
+    Stage { uplinks, bus, spec, recognizers, cut }
 }
 
 fn chunk() -> Bytes {
@@ -523,6 +545,72 @@ async fn a_stream_that_breaks_every_recognizer_is_not_replayed_for_ever() {
     assert!(matches!(error, UplinkError::Broken(_)), "{error:?}");
     let calls = stage.recognizers[0].calls.lock().expect("no panic").len();
     assert!((3..=8).contains(&calls), "{calls}");
+}
+
+/// Carries bytes to `address` until it is told to drop all that is carried.
+async fn cuttable(address: std::net::SocketAddr) -> (std::net::SocketAddr, watch::Sender<u32>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let (at, cuts) = (listener.local_addr().expect("bound"), watch::Sender::new(0));
+    let each = cuts.clone();
+    #[expect(clippy::disallowed_methods, reason = "ends with the test")]
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let mut cut = each.subscribe();
+            tokio::spawn(async move {
+                let Ok(mut far) = tokio::net::TcpStream::connect(address).await else { return };
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    _ = cut.changed() => {}
+                }
+            });
+        }
+    });
+    (at, cuts)
+}
+
+/// Eight stays in a row get the stream no further, and the ninth hears all of it.
+async fn goes_on_after_many_moves(script: Script, chunks: usize) {
+    let stage = stage(&[script]).await;
+    let recognizer = &stage.recognizers[0];
+    let (uplink, mut events) = stage.uplinks.open(stage.spec.clone()).await.expect("placed");
+    for _ in 0..chunks {
+        uplink.chunk(chunk()).await.expect("taken");
+    }
+    let many = async {
+        loop {
+            let calls = recognizer.calls.lock().expect("no panic").clone();
+            if calls.len() > 8 {
+                return;
+            }
+            if script == Script::Mute && calls.last().is_some_and(|call| call.chunks.len() == chunks) {
+                stage.cut.send_modify(|cuts| *cuts += 1);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, many).await.expect("it is placed again and again");
+    *recognizer.script.lock().expect("no panic") = Script::Serve;
+    stage.cut.send_modify(|cuts| *cuts += 1);
+    let finished = uplink.finish(PATIENCE).await;
+    assert!(finished.complete, "{script:?}: {finished:?}");
+    while let Some(event) = events.next().await {
+        assert!(!matches!(event, UplinkEvent::Failed(_)), "{script:?}: {event:?}");
+    }
+}
+
+#[tokio::test]
+async fn recognizers_that_drain_in_mid_sentence_do_not_break_a_stream() {
+    goes_on_after_many_moves(Script::Drain, 5).await;
+}
+
+#[tokio::test]
+async fn recognizers_that_die_in_one_sentence_do_not_break_a_stream() {
+    goes_on_after_many_moves(Script::Mute, 5).await;
+}
+
+#[tokio::test]
+async fn a_stream_of_which_nothing_is_owed_is_not_broken_by_its_moves() {
+    goes_on_after_many_moves(Script::Faint, 0).await;
 }
 
 #[tokio::test]
