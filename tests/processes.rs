@@ -6,7 +6,7 @@ use std::{
     process::Stdio,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -280,28 +280,35 @@ impl Drop for Recognizer {
     }
 }
 
-/// A link that can go silent: connections stay open, and nothing passes.
+/// A link that can go silent, connections stay open and nothing passes, and that can be cut.
 pub struct Link {
-    address: SocketAddr,
+    pub address: SocketAddr,
     silent: Arc<AtomicBool>,
+    cuts: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
     carrying: JoinHandle<()>,
 }
 
 impl Link {
-    async fn to(address: String) -> Result<Self> {
+    pub async fn to(address: String) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let (at, silent) = (listener.local_addr()?, Arc::<AtomicBool>::default());
-        let hushed = Arc::clone(&silent);
+        let cuts = Arc::<AtomicUsize>::default();
+        let (hushed, cut) = (Arc::clone(&silent), Arc::clone(&cuts));
+        let connections = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&connections);
         #[expect(clippy::disallowed_methods, reason = "ends with the link")]
         let carrying = tokio::spawn(async move {
-            let mut connections = tokio::task::JoinSet::new();
+            let mut carried = tokio::task::JoinSet::new();
             while let Ok((mut near, _)) = listener.accept().await {
-                let (address, silent) = (address.clone(), Arc::clone(&hushed));
-                connections.spawn(async move {
+                counted.fetch_add(1, Ordering::Relaxed);
+                let (address, silent, cuts) = (address.clone(), Arc::clone(&hushed), Arc::clone(&cut));
+                let before = cuts.load(Ordering::Relaxed);
+                carried.spawn(async move {
                     // A recognizer that is gone is no one's fault here: the connection ends with it.
                     let Ok(mut far) = TcpStream::connect(address).await else { return };
                     let mut carrying = std::pin::pin!(copy_bidirectional(&mut near, &mut far));
-                    loop {
+                    while cuts.load(Ordering::Relaxed) == before {
                         if silent.load(Ordering::Relaxed) {
                             sleep(Duration::from_millis(5)).await;
                         } else if timeout(Duration::from_millis(5), &mut carrying).await.is_ok() {
@@ -311,7 +318,17 @@ impl Link {
                 });
             }
         });
-        Ok(Self { address: at, silent, carrying })
+        Ok(Self { address: at, silent, cuts, connections, carrying })
+    }
+
+    /// Drops every connection there is, without a word to either side.
+    pub fn cut(&self) {
+        self.cuts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many there have been.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     pub fn silence(&self, silent: bool) {

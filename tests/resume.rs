@@ -1,15 +1,19 @@
 //! Speakers whose connections break at any moment: who listens hears what an unbroken speaker would have said.
 
-use std::time::Duration;
+use std::{path::Path, process::Stdio, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use hearsay_tests::{
-    Build, Server,
-    client::{Client, Said, wav},
+    Build, Link, Server, binary,
+    client::{self, Client, Said, wav},
     recordings,
 };
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+    time::{Instant, sleep, sleep_until, timeout},
+};
 use tokio_tungstenite::tungstenite::Message;
 
 /// A listener with every durable position, in a task of its own.
@@ -189,6 +193,63 @@ async fn a_live_speaker_that_loses_its_network_is_heard_to_the_end() -> Result<(
         runs.push(told(&listener.await??));
     }
     same(&runs[1], &runs[0], "live");
+    server.stop().await?;
+    Ok(())
+}
+
+/// What `hearsay transcribe` prints: each line's time in ms, and what was said. The link is cut behind these lines.
+async fn transcribed(
+    server: &Server,
+    link: &Link,
+    fast: bool,
+    file: &Path,
+    cuts: &[usize],
+) -> Result<Vec<(u64, String)>> {
+    let url = format!("http://{}", link.address);
+    let mut command = Command::new(binary(Build::Test)?);
+    command.args(["transcribe", "--url", &url, "--token", &server.token]).arg(file);
+    if fast {
+        command.arg("--fast");
+    }
+    let mut running = command.stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+    let mut lines = BufReader::new(running.stdout.take().context("stdout is piped")?).lines();
+    let mut said = Vec::new();
+    while let Some(line) = timeout(client::PATIENCE, lines.next_line()).await.context("no line")?? {
+        let (time, text) = line.split_once("] ").context("a time")?;
+        let of = |part: Option<&str>| part.and_then(|part| part.parse::<f64>().ok()).unwrap_or(f64::NAN);
+        let mut parts = time.trim_start_matches('[').split(':');
+        let (hours, minutes, seconds) = (of(parts.next()), of(parts.next()), of(parts.next()));
+        said.push((((hours * 60.0 + minutes) * 60_000.0 + seconds * 1_000.0).round() as u64, text.to_owned()));
+        if cuts.contains(&said.len()) {
+            link.cut();
+        }
+    }
+    ensure!(running.wait().await?.success(), "transcribe failed behind {said:?}");
+    Ok(said)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_whose_connection_is_cut_is_transcribed_as_if_it_had_not_been() -> Result<()> {
+    let recordings = recordings()?;
+    let server = Server::start(Build::Test, &[]).await?;
+    let at = server.url.trim_start_matches("http://").to_owned();
+    let (one, other) = (Link::to(at.clone()).await?, Link::to(at).await?);
+    let fast = async {
+        let whole = transcribed(&server, &one, true, &recordings.two_cities, &[]).await?;
+        let cut = transcribed(&server, &one, true, &recordings.two_cities, &[1, 3, 6]).await?;
+        ensure!(whole.len() > 8 && cut == whole, "{whole:?} became {cut:?}");
+        anyhow::Ok(())
+    };
+    let live = async {
+        let whole = transcribed(&server, &other, true, &recordings.endgame, &[]).await?;
+        let cut = transcribed(&server, &other, false, &recordings.endgame, &[1, 2]).await?;
+        let same = whole.iter().zip(&cut).all(|(one, other)| one.1 == other.1 && one.0.abs_diff(other.0) <= 50);
+        ensure!(whole.len() > 2 && cut.len() == whole.len() && same, "{whole:?} became {cut:?}");
+        anyhow::Ok(())
+    };
+    tokio::try_join!(fast, live)?;
+    let connections = (one.connections(), other.connections());
+    ensure!(connections.0 >= 5 && connections.1 >= 4, "{connections:?} connections are too few for these cuts");
     server.stop().await?;
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! One speaker's connection, and the token that opens it.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::VecDeque, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{
-    SinkExt, StreamExt,
+    SinkExt, StreamExt, TryFutureExt,
     stream::{SplitSink, SplitStream},
 };
 use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
@@ -17,7 +17,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     sync::watch,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::{
@@ -31,9 +31,10 @@ use crate::{
 };
 
 use super::{
-    Credentials, Printer, TranscribeError, Wav, WavError,
-    frames::Frame,
-    pace::{CHUNK_MS, Pace},
+    Credentials, Printer, TranscribeError, Wav,
+    audio::{Acked, Audio},
+    frames::{Frame, position},
+    pace::Pace,
     progress::Bar,
 };
 
@@ -43,6 +44,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// For the server's half of a close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a stream whose connection broke is tried to go on with: about as long as a server keeps it.
+const RETURN: Duration = Duration::from_secs(30);
+/// Waits between those attempts: the first, doubled each time up to the last.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LAST: Duration = Duration::from_secs(2);
+/// Connections in a row that may break without any more of the audio being acknowledged.
+const BREAKS: u32 = 8;
 /// A token's answer is small.
 const MAX_ANSWER: usize = 64 << 10;
 
@@ -68,9 +76,31 @@ pub enum ClientError {
     #[error("{speaker}: the server refused{}: {details}{}", in_brackets(code), retry(*retry_after_ms))]
     Refused { speaker: String, code: String, details: String, retry_after_ms: Option<u64> },
     #[error("{speaker}: the server closed the connection before the end ({reason}); the transcript is incomplete")]
-    Closed { speaker: String, reason: String },
+    Closed {
+        speaker: String,
+        reason: String,
+        /// Its stream may go on over another connection.
+        returns: bool,
+    },
     #[error("{speaker}: no {awaited} within {} s; the transcript is incomplete", ANSWER_TIMEOUT.as_secs())]
     Silent { speaker: String, awaited: &'static str },
+}
+
+impl ClientError {
+    /// The connection is of no more use, and another one may be.
+    fn is_a_break(&self) -> bool {
+        matches!(self, Self::Closed { returns: true, .. } | Self::Silent { .. })
+    }
+
+    /// Another attempt may succeed.
+    fn is_for_now(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { retry_after_ms, .. } => retry_after_ms.is_some(),
+            Self::Answer { status, .. } => status.is_server_error(),
+            other => other.is_a_break(),
+        }
+    }
 }
 
 fn in_brackets(code: &str) -> String {
@@ -214,105 +244,201 @@ fn below(url: &Uri, scheme: &str, path: &str) -> String {
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// A speaker who is in the meeting and may speak.
-pub(super) struct Speaker {
-    name: String,
-    wav: Wav,
-    fast: bool,
-    bar: Bar,
+/// A connection that may be spoken into.
+struct Line {
     sink: SplitSink<Socket, Message>,
     frames: SplitStream<Socket>,
     /// What the server said while we were let in, to be printed in its order.
     heard: Vec<String>,
+    /// What the server asks for of a stream that goes on.
+    from: Option<u64>,
 }
 
-impl Speaker {
+/// What it takes to go on with a stream over another connection.
+#[derive(Default)]
+struct Thread {
+    /// None: the server keeps no streams.
+    token: Option<String>,
+    /// The newest event heard.
+    position: Option<String>,
+    acked: Acked,
+}
+
+impl Thread {
+    fn note(&mut self, text: &str) {
+        if let Some(position) = position(text) {
+            self.position = Some(position);
+        }
+        if let Frame::Token(token) = Frame::parse(text) {
+            self.token = Some(token);
+        }
+    }
+}
+
+/// A speaker who is in the meeting and may speak.
+pub(super) struct Speaker<'a> {
+    server: &'a Server,
+    meeting: &'a str,
+    name: String,
+    audio: Audio,
+    fast: bool,
+    bar: Bar,
+    line: Line,
+    thread: Thread,
+}
+
+impl<'a> Speaker<'a> {
     /// Connects and starts.
     pub(super) async fn join(
-        server: &Server,
-        meeting: &str,
+        server: &'a Server,
+        meeting: &'a str,
         name: String,
         wav: Wav,
         fast: bool,
         bar: Bar,
     ) -> Result<Self, ClientError> {
-        let socket = timeout(CONNECT_TIMEOUT, connect(server, meeting)).await;
-        let socket = socket.map_err(|_| Server::unreachable(&server.url, "no answer in time"))??;
-        let (sink, frames) = socket.split();
-        let mut speaker = Self { name, wav, fast, bar, sink, frames, heard: Vec::new() };
-        let start = json!({
-            "type": "start_request",
-            "insightTypes": ["question", "action_item", "follow_up", "topic"],
-            "config": {
-                "meetingTitle": meeting,
-                "speechRecognition": {"encoding": "LINEAR16", "sampleRateHertz": speaker.wav.rate()},
-            },
-            "speaker": {"userId": speaker.name, "name": speaker.name},
-            "disconnectOnStopRequest": true,
-            "hearsay": {"ack": true, "recorded": fast},
-        });
-        let sent = speaker.sink.send(Message::text(start.to_string())).await;
-        sent.map_err(|error| closed(&speaker.name, error))?;
-        let started = async {
-            loop {
-                let text = next(&mut speaker.frames, &speaker.name).await?;
-                let frame = Frame::parse(&text);
-                speaker.heard.push(text);
-                match frame {
-                    Frame::Started => return Ok(()),
-                    Frame::Error { code, details, retry_after_ms } => {
-                        return Err(ClientError::Refused {
-                            speaker: speaker.name.clone(),
-                            code,
-                            details,
-                            retry_after_ms,
-                        });
-                    }
-                    _ => {}
-                }
-            }
-        };
-        let started = timeout(ANSWER_TIMEOUT, started).await;
-        started.map_err(|_| ClientError::Silent { speaker: speaker.name.clone(), awaited: "start" })??;
-        Ok(speaker)
+        let (audio, mut thread) = (Audio::new(wav), Thread::default());
+        let line = begin(server, meeting, &name, audio.rate(), fast, &thread).await?;
+        line.heard.iter().for_each(|text| thread.note(text));
+        Ok(Self { server, meeting, name, audio, fast, bar, line, thread })
     }
 
-    /// Speaks to the end of the file, and listens to the end of the stream.
-    pub(super) async fn stream(self, printer: &Printer<'_>) -> Result<(), TranscribeError> {
-        let Self { name, wav, fast, bar, sink, frames, heard } = self;
-        let (acknowledged, acknowledgements) = watch::channel(0);
-        let listening = listen(&name, frames, heard, &bar, acknowledged, printer);
-        let speaking = speak(&name, wav, fast, &bar, sink, acknowledgements);
-        tokio::pin!(listening, speaking);
-        let spoken = tokio::select! {
-            heard = &mut listening => return heard.map(drop),
-            spoken = &mut speaking => spoken,
-        };
-        // A connection that breaks under the writer has its reason, an error frame or a close code, in the reader.
-        let rest = timeout(ANSWER_TIMEOUT, &mut listening).await;
-        let (mut sink, short, mut frames) = match (spoken, rest) {
-            (Ok((sink, short)), Ok(heard)) => (sink, short, heard?),
-            (Err(_), Ok(heard)) => return heard.map(drop),
-            (Err(error), Err(_)) => return Err(error),
-            (Ok(_), Err(_)) => {
-                return Err(ClientError::Silent { speaker: name.clone(), awaited: "end of the transcript" }.into());
+    /// Speaks to the end of the file, and listens to the end of the stream, over as many connections as that takes.
+    pub(super) async fn stream(mut self, printer: &Printer<'_>) -> Result<(), TranscribeError> {
+        let begun = Instant::now();
+        let (mut breaks, mut restart) = (0, 0);
+        while let Err(error) = self.talk(begun, printer).await {
+            let TranscribeError::Client(broken) = error else { return Err(error) };
+            if !broken.is_a_break() || self.thread.token.is_none() {
+                return Err(broken.into());
             }
-        };
+            if self.thread.acked.restart > restart {
+                (breaks, restart) = (0, self.thread.acked.restart);
+            }
+            breaks += 1;
+            if breaks > BREAKS {
+                return Err(broken.into());
+            }
+            tracing::info!(speaker = self.name, error = %broken, "going on over another connection");
+            self.come_back(broken).await?;
+        }
         // All is said: whether the goodbye is answered makes no difference.
+        let Line { mut sink, mut frames, .. } = self.line;
         let goodbye = async {
             let _ = sink.close().await;
             while let Some(Ok(_)) = frames.next().await {}
         };
         let _ = timeout(CLOSE_TIMEOUT, goodbye).await;
-        short.map_or(Ok(()), |error| Err(error.into()))
+        self.audio.into_short().map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Speaks and listens over the present connection.
+    async fn talk(&mut self, begun: Instant, printer: &Printer<'_>) -> Result<(), TranscribeError> {
+        let Self { name, audio, fast, bar, line, thread, .. } = self;
+        let (acknowledged, acknowledgements) = watch::channel(thread.acked);
+        let listening = listen(name, line.heard.drain(..), &mut line.frames, bar, thread, acknowledged, printer);
+        let speaking = speak(name, audio, *fast, begun, bar, &mut line.sink, acknowledgements);
+        tokio::pin!(listening, speaking);
+        let spoken = tokio::select! {
+            heard = &mut listening => return heard,
+            spoken = &mut speaking => spoken,
+        };
+        // A connection that breaks under the writer has its reason, an error frame or a close code, in the reader.
+        let rest = timeout(ANSWER_TIMEOUT, &mut listening).await;
+        match (spoken, rest) {
+            (_, Ok(heard)) => heard,
+            (Err(error), Err(_)) => Err(error),
+            (Ok(()), Err(_)) => {
+                Err(ClientError::Silent { speaker: name.clone(), awaited: "end of the transcript" }.into())
+            }
+        }
+    }
+
+    /// Goes on with the stream over another connection.
+    async fn come_back(&mut self, broken: ClientError) -> Result<(), ClientError> {
+        let until = Instant::now() + RETURN;
+        let mut wait = RETRY_FIRST;
+        loop {
+            sleep(wait).await;
+            wait = (2 * wait).min(RETRY_LAST);
+            let begun = begin(self.server, self.meeting, &self.name, self.audio.rate(), self.fast, &self.thread).await;
+            let why = match begun {
+                Ok(line) if line.from.is_some_and(|chunk| self.audio.go_back(chunk)) => {
+                    self.line = line;
+                    return Ok(());
+                }
+                Ok(_) => "the server asks for audio that is not kept".to_owned(),
+                Err(error) if error.is_for_now() && Instant::now() < until => continue,
+                Err(error) => error.to_string(),
+            };
+            let ClientError::Closed { speaker, reason, .. } = broken else { return Err(broken) };
+            let reason = format!("{reason}; it could not be taken up again: {why}");
+            return Err(ClientError::Closed { speaker, reason, returns: false });
+        }
     }
 }
 
-async fn connect(server: &Server, meeting: &str) -> Result<Socket, ClientError> {
+/// Connects, and starts a stream or goes on with one.
+async fn begin(
+    server: &Server,
+    meeting: &str,
+    name: &str,
+    rate: u32,
+    fast: bool,
+    thread: &Thread,
+) -> Result<Line, ClientError> {
+    // Who comes back has missed what was said meanwhile; who has heard nothing yet, all of it.
+    let missed = match (&thread.token, &thread.position) {
+        (None, _) => String::new(),
+        (Some(_), None) => "&history=all".to_owned(),
+        (Some(_), Some(position)) => format!("&since={}", escape(position)),
+    };
+    let socket = timeout(CONNECT_TIMEOUT, connect(server, meeting, &missed)).await;
+    let socket = socket.map_err(|_| Server::unreachable(&server.url, "no answer in time"))??;
+    let (mut sink, mut frames) = socket.split();
+    let mut start = json!({
+        "type": "start_request",
+        "insightTypes": ["question", "action_item", "follow_up", "topic"],
+        "config": {
+            "meetingTitle": meeting,
+            "speechRecognition": {"encoding": "LINEAR16", "sampleRateHertz": rate},
+        },
+        "speaker": {"userId": name, "name": name},
+        "disconnectOnStopRequest": true,
+        "hearsay": {"ack": true, "recorded": fast},
+    });
+    if let Some(token) = &thread.token {
+        start["hearsay"]["resume"] = token.as_str().into();
+    }
+    let sent = sink.send(Message::text(start.to_string())).await;
+    sent.map_err(|error| closed(name, error))?;
+    let (mut heard, mut from) = (Vec::new(), None);
+    let started = async {
+        let mut started = false;
+        while !started || (thread.token.is_some() && from.is_none()) {
+            let text = next(&mut frames, name).await?;
+            match Frame::parse(&text) {
+                Frame::Started => started = true,
+                Frame::Resumed { chunk } => from = Some(chunk),
+                Frame::Error { code, details, retry_after_ms } => {
+                    return Err(ClientError::Refused { speaker: name.to_owned(), code, details, retry_after_ms });
+                }
+                _ => {}
+            }
+            heard.push(text);
+        }
+        Ok(())
+    };
+    let started = timeout(ANSWER_TIMEOUT, started).await;
+    started.map_err(|_| ClientError::Silent { speaker: name.to_owned(), awaited: "start" })??;
+    Ok(Line { sink, frames, heard, from })
+}
+
+async fn connect(server: &Server, meeting: &str, missed: &str) -> Result<Socket, ClientError> {
     let url = below(
         &server.url,
         socket_scheme(&server.url),
-        &format!("/v1/realtime/insights/{}?source=hearsay", escape(meeting)),
+        &format!("/v1/realtime/insights/{}?source=hearsay{missed}", escape(meeting)),
     );
     let mut request = url.into_client_request().map_err(|error| Server::unreachable(&server.url, error))?;
     request.headers_mut().insert(HeaderName::from_static("x-api-key"), server.token.clone());
@@ -328,84 +454,80 @@ async fn connect(server: &Server, meeting: &str) -> Result<Socket, ClientError> 
     }
 }
 
-/// Sends the file, then asks for the end. Returns the sink, which keeps the connection open, and what was wrong with the
-/// rest of the file.
+/// Sends what is left of the file, then asks for the end.
 async fn speak(
     name: &str,
-    mut wav: Wav,
+    audio: &mut Audio,
     fast: bool,
+    begun: Instant,
     bar: &Bar,
-    mut sink: SplitSink<Socket, Message>,
-    mut acknowledgements: watch::Receiver<u64>,
-) -> Result<(SplitSink<Socket, Message>, Option<WavError>), TranscribeError> {
-    let rate = u64::from(wav.rate());
-    let (begun, mut pace, mut sent_samples) = (Instant::now(), Pace::default(), 0);
-    let short = loop {
-        let chunk = match wav.next((rate * CHUNK_MS / 1_000) as usize) {
-            Ok(Some(chunk)) => chunk,
-            Ok(None) => break None,
-            Err(error) => break Some(error),
-        };
-        // Milliseconds of the whole, so that rates which do not divide evenly do not drift.
-        let before = sent_samples * 1_000 / rate;
-        sent_samples += chunk.len() as u64 / 2;
-        let ms = sent_samples * 1_000 / rate - before;
-        if fast {
-            let room = acknowledgements.wait_for(|&acknowledged| pace.fits(ms, acknowledged));
-            match timeout(ANSWER_TIMEOUT, room).await {
-                Ok(Ok(_)) => {}
-                // The reader is done: it knows why.
-                Ok(Err(_)) => break None,
-                Err(_) => {
-                    let error =
-                        ClientError::Silent { speaker: name.to_owned(), awaited: "acknowledgement of the audio" };
-                    return Err(error.into());
-                }
-            }
-        } else {
+    sink: &mut SplitSink<Socket, Message>,
+    mut acknowledgements: watch::Receiver<Acked>,
+) -> Result<(), TranscribeError> {
+    let silent = |awaited| ClientError::Silent { speaker: name.to_owned(), awaited };
+    while let Some(chunk) = audio.next() {
+        let pace = Pace::after(chunk.start_ms);
+        let ms = chunk.end_ms - chunk.start_ms;
+        let room = acknowledgements
+            .wait_for(|acked| audio.has_room(*acked) && (!fast || pace.fits(ms, acked.ms)))
+            .map_ok(|acked| *acked);
+        match timeout(ANSWER_TIMEOUT, room).await {
+            Ok(Ok(acked)) => audio.forget(acked),
+            // The reader is done: it knows why.
+            Ok(Err(_)) => break,
+            Err(_) => return Err(silent("acknowledgement of the audio").into()),
+        }
+        if !fast {
+            // Whoever was away sends at once what it has kept.
             sleep_until(begun + pace.due(ms)).await;
         }
-        sink.send(Message::binary(chunk)).await.map_err(|error| closed(name, error))?;
-        pace.sent(ms);
-        bar.sent(ms);
-    };
+        let sent = timeout(ANSWER_TIMEOUT, sink.send(Message::binary(chunk.data.clone()))).await;
+        sent.map_err(|_| silent("room for the audio"))?.map_err(|error| closed(name, error))?;
+        bar.sent(audio.sent(&chunk));
+    }
     let stop = json!({"type": "stop_request"}).to_string();
     sink.send(Message::text(stop)).await.map_err(|error| closed(name, error))?;
-    Ok((sink, short))
+    Ok(())
 }
 
 /// Prints what comes until both end messages have.
 async fn listen(
     name: &str,
-    mut frames: SplitStream<Socket>,
-    heard: Vec<String>,
+    heard: impl Iterator<Item = String>,
+    frames: &mut SplitStream<Socket>,
     bar: &Bar,
-    acknowledged: watch::Sender<u64>,
+    thread: &mut Thread,
+    acknowledged: watch::Sender<Acked>,
     printer: &Printer<'_>,
-) -> Result<SplitStream<Socket>, TranscribeError> {
-    for text in heard {
-        printer.frame(&text)?;
-    }
+) -> Result<(), TranscribeError> {
+    let mut heard: VecDeque<String> = heard.collect();
     let (mut stopped, mut completed) = (false, false);
     while !(stopped && completed) {
-        let text = next(&mut frames, name).await?;
+        let text = match heard.pop_front() {
+            Some(text) => text,
+            None => next(frames, name).await?,
+        };
         printer.frame(&text)?;
+        thread.note(&text);
         match Frame::parse(&text) {
             Frame::Final(said) => {
                 bar.quiet();
                 printer.add(said)?;
             }
             Frame::Partial { speaker, text } => bar.heard(&speaker, &text),
-            Frame::Acknowledged { ms } => acknowledged.send_modify(|newest| *newest = ms.max(*newest)),
+            Frame::Acknowledged(acked) => {
+                thread.acked.or_later(acked);
+                acknowledged.send_replace(thread.acked);
+            }
             Frame::Stopped => stopped = true,
             Frame::Completed => completed = true,
             Frame::Error { code, details, retry_after_ms } => {
                 return Err(ClientError::Refused { speaker: name.to_owned(), code, details, retry_after_ms }.into());
             }
-            Frame::Started | Frame::Other => {}
+            Frame::Started | Frame::Token(_) | Frame::Resumed { .. } | Frame::Other => {}
         }
     }
-    Ok(frames)
+    Ok(())
 }
 
 /// The next text frame.
@@ -414,22 +536,27 @@ async fn next(frames: &mut SplitStream<Socket>, name: &str) -> Result<String, Cl
         match frames.next().await {
             Some(Ok(Message::Text(text))) => return Ok(text.as_str().to_owned()),
             Some(Ok(Message::Close(frame))) => {
+                // A server that goes away says so without a code, one that is full with 1013; all else is meant for good.
+                let returns = frame.as_ref().is_none_or(|frame| matches!(u16::from(frame.code), 1001 | 1012 | 1013));
                 let reason = match frame {
                     Some(CloseFrame { code, reason }) if reason.is_empty() => format!("code {}", u16::from(code)),
                     Some(CloseFrame { code, reason }) => format!("code {}, {reason}", u16::from(code)),
                     None => "no code: the server is going away".to_owned(),
                 };
-                return Err(ClientError::Closed { speaker: name.to_owned(), reason });
+                return Err(ClientError::Closed { speaker: name.to_owned(), reason, returns });
             }
             Some(Ok(_)) => {}
             Some(Err(error)) => return Err(closed(name, error)),
-            None => return Err(ClientError::Closed { speaker: name.to_owned(), reason: "connection lost".to_owned() }),
+            None => {
+                let reason = "connection lost".to_owned();
+                return Err(ClientError::Closed { speaker: name.to_owned(), reason, returns: true });
+            }
         }
     }
 }
 
 fn closed(name: &str, error: tungstenite::Error) -> ClientError {
-    ClientError::Closed { speaker: name.to_owned(), reason: root_cause(&error) }
+    ClientError::Closed { speaker: name.to_owned(), reason: root_cause(&error), returns: true }
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use super::audio::Acked;
+
 /// One utterance that is done.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Final {
@@ -21,9 +23,12 @@ pub(super) enum Frame {
         text: String,
     },
     Final(Final),
-    /// Audio up to here is on the log.
-    Acknowledged {
-        ms: u64,
+    Acknowledged(Acked),
+    /// What a client shows to go on with its stream over another connection.
+    Token(String),
+    /// The stream goes on from this message.
+    Resumed {
+        chunk: u64,
     },
     /// One of the two end messages.
     Stopped,
@@ -42,7 +47,12 @@ impl Frame {
         let Ok(frame) = serde_json::from_str::<Value>(text) else { return Self::Other };
         let string = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         match frame["type"].as_str() {
-            Some("audio_ack") => frame["ms"].as_u64().map_or(Self::Other, |ms| Self::Acknowledged { ms }),
+            Some("audio_ack") => frame["ms"].as_u64().map_or(Self::Other, |ms| {
+                let restart = frame["restart"].as_u64().unwrap_or_default();
+                Self::Acknowledged(Acked { ms, restart })
+            }),
+            Some("resume_token") => Self::Token(string(&frame["token"])),
+            Some("resumed") => frame["chunk"].as_u64().map_or(Self::Other, |chunk| Self::Resumed { chunk }),
             Some("message") => {
                 let message = &frame["message"];
                 match message["type"].as_str() {
@@ -64,6 +74,15 @@ impl Frame {
             _ => Self::Other,
         }
     }
+}
+
+/// Where the event that a frame tells of stands on the log.
+pub(super) fn position(text: &str) -> Option<String> {
+    // Most frames have none, and are not worth reading twice.
+    if !text.contains(r#""position":""#) {
+        return None;
+    }
+    serde_json::from_str::<Value>(text).ok()?["position"].as_str().map(str::to_owned)
 }
 
 fn result(frame: &Value, message: &Value) -> Frame {
@@ -117,12 +136,24 @@ mod tests {
     }
 
     #[test]
+    fn the_position_is_the_frame_s_own() {
+        assert_eq!(position(r#"{"type":"message_response","position":"0badcafe:17"}"#).unwrap(), "0badcafe:17");
+        assert_eq!(position(r#"{"type":"x","inner":{"position":"0badcafe:17"}}"#), None);
+        assert_eq!(position(r#"{"type":"x","follows":"0badcafe:17"}"#), None);
+    }
+
+    #[test]
     fn control_messages() {
         let cases = [
             (r#"{"type":"message","message":{"type":"started_listening"}}"#, Frame::Started),
             (r#"{"type":"message","message":{"type":"recognition_stopped"}}"#, Frame::Stopped),
             (r#"{"type":"message","message":{"type":"conversation_completed","data":{}}}"#, Frame::Completed),
-            (r#"{"type":"audio_ack","chunk":4,"ms":12345}"#, Frame::Acknowledged { ms: 12_345 }),
+            (
+                r#"{"type":"audio_ack","chunk":4,"restart":3,"ms":12345}"#,
+                Frame::Acknowledged(Acked { ms: 12_345, restart: 3 }),
+            ),
+            (r#"{"type":"resume_token","token":"t","stream":"0f4f"}"#, Frame::Token("t".to_owned())),
+            (r#"{"type":"resumed","chunk":4}"#, Frame::Resumed { chunk: 4 }),
             (
                 r#"{"type":"message","message":{"type":"error","code":"overloaded","details":"full","retryAfterMs":500}}"#,
                 Frame::Error { code: "overloaded".to_owned(), details: "full".to_owned(), retry_after_ms: Some(500) },

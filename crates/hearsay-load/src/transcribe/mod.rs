@@ -2,9 +2,11 @@
 //!
 //! Each file is one speaker with a connection of its own, in 100 ms messages of LINEAR16 at the file's own rate: at the
 //! pace of speech, or with `fast` as quickly as the server acknowledges. Files are read as they are sent, so memory does
-//! not grow with them. Every connection hears every final of the meeting; each final is printed once, when the first
+//! not grow with them. A connection that breaks is replaced by another one, over which the stream goes on: what the server
+//! has not acknowledged is kept, and sent again as far as it asks. Every connection hears every final of the meeting; each final is printed once, when the first
 //! connection hears it.
 
+mod audio;
 mod client;
 mod format;
 mod frames;

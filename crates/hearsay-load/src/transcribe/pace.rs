@@ -16,8 +16,9 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn sent(&mut self, ms: u64) {
-        self.sent_ms += ms;
+    /// Behind this much of the stream.
+    pub(super) fn after(sent_ms: u64) -> Self {
+        Self { sent_ms }
     }
 
     /// When a message of `ms` is due at the pace of speech: when its last sample would have been spoken.
@@ -39,16 +40,13 @@ mod tests {
 
     #[test]
     fn messages_are_due_when_their_last_sample_is_spoken() {
-        let mut pace = Pace::default();
-        assert_eq!(pace.due(100), Duration::from_millis(100));
-        pace.sent(100);
-        assert_eq!(pace.due(40), Duration::from_millis(140));
+        assert_eq!(Pace::default().due(100), Duration::from_millis(100));
+        assert_eq!(Pace::after(100).due(40), Duration::from_millis(140));
     }
 
     #[test]
     fn a_full_window_waits_for_the_acknowledgement() {
-        let mut pace = Pace::default();
-        pace.sent(WINDOW_MS);
+        let pace = Pace::after(WINDOW_MS);
         assert!(!pace.fits(CHUNK_MS, 0));
         assert!(pace.fits(CHUNK_MS, CHUNK_MS));
         assert!(pace.fits(CHUNK_MS, u64::MAX), "a strange acknowledgement does no harm");
@@ -60,7 +58,7 @@ mod tests {
             let (mut pace, mut acknowledged) = (Pace::default(), 0);
             for (ms, more) in steps {
                 if pace.fits(ms, acknowledged) {
-                    pace.sent(ms);
+                    pace = Pace::after(pace.sent_ms + ms);
                 } else {
                     acknowledged = pace.sent_ms.min(acknowledged + more);
                 }

@@ -30,6 +30,18 @@ enum Script {
     Overloaded,
     /// Closes after the first audio.
     Close,
+    /// Keeps streams: breaks off three connections in mid-file without a word, and goes on with the stream.
+    Break,
+}
+
+/// What a server that keeps streams has of one.
+#[derive(Default)]
+struct Kept {
+    audio: Vec<Vec<u8>>,
+    restart: usize,
+    connections: usize,
+    /// Of URLs, what follows the question mark.
+    queries: Vec<String>,
 }
 
 struct Fake {
@@ -37,6 +49,7 @@ struct Fake {
     /// Most audio that was ever unacknowledged.
     most_ms: Arc<AtomicU64>,
     received_ms: Arc<AtomicU64>,
+    kept: Arc<Mutex<Kept>>,
     _tasks: Tasks,
 }
 
@@ -45,15 +58,23 @@ impl Fake {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         let (most_ms, received_ms, tasks) = (Arc::default(), Arc::default(), Tasks::new());
-        let fake =
-            Self { url, most_ms: Arc::clone(&most_ms), received_ms: Arc::clone(&received_ms), _tasks: tasks.clone() };
+        let kept = Arc::<Mutex<Kept>>::default();
+        let fake = Self {
+            url,
+            most_ms: Arc::clone(&most_ms),
+            received_ms: Arc::clone(&received_ms),
+            kept: Arc::clone(&kept),
+            _tasks: tasks.clone(),
+        };
         let each = tasks.clone();
         tasks.spawn("fake server", async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (most, received) = (Arc::clone(&most_ms), Arc::clone(&received_ms));
+                let (most, received, kept) = (Arc::clone(&most_ms), Arc::clone(&received_ms), Arc::clone(&kept));
                 each.spawn("fake connection", async move {
-                    if let Some(socket) = accept(stream).await {
-                        serve(socket, script, &most, &received).await;
+                    match accept(stream, &kept).await {
+                        Some(socket) if script == Script::Break => go_on(socket, &kept).await,
+                        Some(socket) => serve(socket, script, &most, &received).await,
+                        None => {}
                     }
                 });
             }
@@ -62,9 +83,10 @@ impl Fake {
     }
 }
 
-async fn accept(stream: TcpStream) -> Option<Socket> {
+async fn accept(stream: TcpStream, kept: &Mutex<Kept>) -> Option<Socket> {
     #[expect(clippy::result_large_err, reason = "the callback's type is the library's")]
     let check = |request: &Request, response: Response| {
+        kept.lock().unwrap().queries.push(request.uri().query().unwrap_or_default().to_owned());
         if request.headers().get("x-api-key").is_some_and(|token| token == TOKEN) {
             return Ok(response);
         }
@@ -123,6 +145,72 @@ async fn serve(mut socket: Socket, script: Script, most: &AtomicU64, received: &
     }
 }
 
+/// Messages after which something happens to them.
+const ACKNOWLEDGED: usize = 40;
+const BROKEN_OFF: usize = 130;
+
+async fn go_on(mut socket: Socket, kept: &Mutex<Kept>) {
+    let Some(Ok(Message::Text(start))) = socket.next().await else { return };
+    let start: serde_json::Value = serde_json::from_str(&start).unwrap();
+    let (mut at, connection) = {
+        let mut kept = kept.lock().unwrap();
+        kept.connections += 1;
+        (kept.restart, kept.connections)
+    };
+    let token = format!("token {connection}");
+    match connection {
+        1 => assert!(start["hearsay"]["resume"].is_null()),
+        _ => assert_eq!(start["hearsay"]["resume"], format!("token {}", connection - 1)),
+    }
+    let mut told = vec![
+        r#"{"type":"message","message":{"type":"started_listening"}}"#.to_owned(),
+        format!(r#"{{"type":"resume_token","token":"{token}","stream":"0f4f"}}"#),
+    ];
+    if connection > 1 {
+        told.push(format!(r#"{{"type":"resumed","chunk":{at}}}"#));
+    }
+    for text in told {
+        socket.send(Message::text(text)).await.unwrap();
+    }
+    let mut here = 0;
+    while let Some(Ok(frame)) = socket.next().await {
+        match frame {
+            Message::Binary(audio) => {
+                {
+                    let mut kept = kept.lock().unwrap();
+                    match kept.audio.get(at) {
+                        Some(before) => assert_eq!(before, &audio, "message {at} is the same again"),
+                        None => kept.audio.push(audio.to_vec()),
+                    }
+                }
+                (at, here) = (at + 1, here + 1);
+                if at.is_multiple_of(ACKNOWLEDGED) {
+                    let restart = at - 3;
+                    kept.lock().unwrap().restart = restart;
+                    let ms = at as u64 * 100;
+                    let place = format!(r#""position":"0badcafe:{at}","type":"message""#);
+                    let text = said("talk", ms).into_text().unwrap().replacen(r#""type":"message""#, &place, 1);
+                    socket.send(Message::text(text)).await.unwrap();
+                    let ack = format!(r#"{{"type":"audio_ack","chunk":{at},"restart":{restart},"ms":{ms}}}"#);
+                    socket.send(Message::text(ack)).await.unwrap();
+                }
+                if here == BROKEN_OFF && connection <= 3 {
+                    return;
+                }
+            }
+            Message::Text(_) => {
+                for end in ["conversation_completed", "recognition_stopped"] {
+                    let text = format!(r#"{{"type":"message","message":{{"type":"{end}"}}}}"#);
+                    socket.send(Message::text(text)).await.unwrap();
+                }
+                socket.close(None).await.ok();
+                return;
+            }
+            _ => return,
+        }
+    }
+}
+
 fn said(name: &str, at_ms: u64) -> Message {
     let start = format!(r#"{{"seconds":"{}","nanos":"{}"}}"#, at_ms / 1_000, at_ms % 1_000 * 1_000_000);
     Message::text(format!(
@@ -135,8 +223,8 @@ fn said(name: &str, at_ms: u64) -> Message {
 fn record(folder: &Path, name: &str, rate: u32, ms: u64) -> PathBuf {
     let path = folder.join(name);
     let mut writer = WavWriter::create(&path, spec(rate, 1, 16, SampleFormat::Int)).unwrap();
-    for _ in 0..u64::from(rate) * ms / 1_000 {
-        writer.write_sample(100).unwrap();
+    for sample in 0..u64::from(rate) * ms / 1_000 {
+        writer.write_sample((sample / 100 % 30_000) as i16).unwrap();
     }
     writer.finalize().unwrap();
     path
@@ -174,6 +262,24 @@ async fn a_recording_is_sent_as_fast_as_it_is_acknowledged() {
     // Each was sent twice, as by two connections; each is printed once.
     assert_eq!(lines.len(), 7, "{text}");
     assert_eq!(summary.finals, 7);
+}
+
+#[tokio::test]
+async fn a_stream_whose_connections_break_goes_on_where_the_server_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = record(folder.path(), "talk.wav", 8_000, 50_030);
+    let fake = Fake::start(Script::Break).await;
+    let (summary, text) = run(&fake, vec![file], true, TOKEN).await;
+    assert_eq!(summary.unwrap().finals, 12);
+    let times: Vec<_> = text.lines().map(|line| &line[..14]).collect();
+    let expected: Vec<_> = (1..=12).map(|it| format!("[00:00:{:02}.000]", it * 4)).collect();
+    assert_eq!(times, expected, "each final once");
+    let kept = fake.kept.lock().unwrap();
+    assert_eq!(kept.connections, 4);
+    let whole: Vec<u8> = (0..8 * 50_030).flat_map(|it: u32| ((it / 100 % 30_000) as i16).to_le_bytes()).collect();
+    assert_eq!(kept.audio.concat(), whole);
+    assert_eq!(kept.queries[0], "source=hearsay");
+    assert!(kept.queries[1].ends_with("&since=0badcafe%3A120"), "{:?}", kept.queries);
 }
 
 #[tokio::test]
