@@ -107,6 +107,7 @@ impl Clip {
                 kind,
                 language: LANGUAGE,
                 draft: &[],
+                memory: None,
                 cancelled: &never,
             };
             heard = decoder.decode(&request)?;

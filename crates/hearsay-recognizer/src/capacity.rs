@@ -98,6 +98,7 @@ impl Probe {
             samples: Arc::clone(&self.clip.samples),
             voice: Arc::clone(&self.clip.voice),
             draft: Arc::from([]),
+            memory: Arc::default(),
             deadline: now + PROBE,
             live: true,
             asked: now,

@@ -73,7 +73,7 @@ impl Default for Config {
 pub struct EngineConfig {
     /// Models, by name. Each stream is heard by the first that understands its `languageCode`.
     pub models: Vec<ModelName>,
-    /// What runs `moonshine-base-en`; the others run in the program.
+    /// What runs the speech models. The voice activity model is too small to gain by it: it runs in the program.
     pub runtime: RuntimeName,
     /// The shared library of ONNX Runtime. Absent: the one for processors, fetched like the models; a library for GPUs comes
     /// with the machine that has one.
@@ -241,7 +241,7 @@ impl Config {
         self.segment.settings().validate().map_err(|error| format!("recognizer.segment: {error}"))
     }
 
-    pub(crate) fn engine_threads(&self) -> usize {
+    pub fn engine_threads(&self) -> usize {
         match self.engine_threads {
             0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
             threads => threads,

@@ -53,6 +53,7 @@ fn decode(decoder: &mut dyn Decoder, job: &Job, load: &Load) -> Outcome {
         kind: job.kind,
         language: &job.language,
         draft: &job.draft,
+        memory: Some(&job.memory),
         cancelled: &job.cancelled,
     };
     match decoder.decode(&request) {

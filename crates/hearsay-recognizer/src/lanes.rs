@@ -435,6 +435,7 @@ impl Tenant {
             samples: decode.samples,
             voice: decode.voice,
             draft: decode.draft,
+            memory: decode.memory,
             deadline,
             live: !self.recorded,
             asked: now,

@@ -11,7 +11,7 @@ use std::{
 };
 
 use hearsay_speech::{
-    engine::Kind,
+    engine::{Kind, streaming::Memory},
     lane::{DecodeId, Outcome},
 };
 
@@ -32,6 +32,7 @@ pub(crate) struct Job {
     pub(crate) samples: Arc<[f32]>,
     pub(crate) voice: Arc<[f32]>,
     pub(crate) draft: Arc<[u32]>,
+    pub(crate) memory: Arc<Memory>,
     /// A final should be there by then; a partial is worth nothing after it.
     pub(crate) deadline: Instant,
     /// Somebody waits for it now: not a recording.
@@ -217,6 +218,7 @@ mod tests {
             samples: Arc::default(),
             voice: Arc::default(),
             draft: Arc::default(),
+            memory: Arc::default(),
             deadline,
             live: true,
             asked: deadline,

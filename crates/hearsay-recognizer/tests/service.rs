@@ -11,7 +11,7 @@ use hearsay_protocol::{
     MeetingKey, ParticipantId, Position, PublisherId, Restart, Seen, StreamId, StreamTime,
     event::{Ephemeral, Final, Participant, Redaction, SpeakerConfig, StreamStarted},
 };
-use hearsay_recognizer::{Config, Recognizer};
+use hearsay_recognizer::{Config, LadderConfig, Recognizer};
 use hearsay_rpc::{
     Ack, Marker, MarkerKind, Open, Request, Response, SignalKind,
     v1::{self, recognizer_client::RecognizerClient},
@@ -19,13 +19,17 @@ use hearsay_rpc::{
 use hearsay_runtime::{HumanDuration, Tasks};
 use hearsay_speech::{
     codec::encode,
-    engine::scripted::ScriptedEngine,
+    engine::{
+        Engine,
+        scripted::{ScriptedEngine, ScriptedModel},
+        streaming::Streaming,
+    },
     offline,
     vad::{Energy, Vad, VadError, VadModel},
 };
 use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::{Code, Status, Streaming, transport::Channel};
+use tonic::{Code, Status, transport::Channel};
 use uuid::Uuid;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -40,11 +44,11 @@ struct World {
 }
 
 impl World {
-    async fn start(config: Config, engine: ScriptedEngine) -> Self {
+    async fn start(config: Config, engine: impl Engine + 'static) -> Self {
         Self::start_with(config, engine, Arc::new(Energy::default())).await
     }
 
-    async fn start_with(mut config: Config, engine: ScriptedEngine, vad: Arc<dyn VadModel>) -> Self {
+    async fn start_with(mut config: Config, engine: impl Engine + 'static, vad: Arc<dyn VadModel>) -> Self {
         // Some engines here are slow on purpose.
         if config.rated == 0 {
             config.rated = config.streams.get();
@@ -102,7 +106,7 @@ impl World {
         let mut client = RecognizerClient::new(self.channel.clone());
         let mut responses = client.recognize(ReceiverStream::new(outgoing)).await?.into_inner();
         assert_eq!(Response::try_from(responses.message().await?.unwrap()).unwrap(), Response::Opened);
-        Ok(Call { requests, responses, acks: Vec::new(), signals: Vec::new() })
+        Ok(Call { requests, responses, acks: Vec::new(), signals: Vec::new(), ladder: 0 })
     }
 
     /// A stream from its claim to its end.
@@ -126,9 +130,11 @@ impl World {
 
 struct Call {
     requests: mpsc::Sender<v1::RecognizeRequest>,
-    responses: Streaming<v1::RecognizeResponse>,
+    responses: tonic::Streaming<v1::RecognizeResponse>,
     acks: Vec<Ack>,
     signals: Vec<SignalKind>,
+    /// The highest step of the ladder that was told.
+    ladder: u32,
 }
 
 impl Call {
@@ -154,7 +160,7 @@ impl Call {
             match response.map(|response| Response::try_from(response).unwrap()) {
                 Some(Response::Ack(ack)) => self.acks.push(ack),
                 Some(Response::Signal(signal)) => self.signals.push(signal.kind),
-                Some(Response::Health(_)) => {}
+                Some(Response::Health(health)) => self.ladder = self.ladder.max(health.ladder),
                 other => return Ok(other),
             }
         }
@@ -508,6 +514,41 @@ async fn above_what_is_heard_well_only_streams_that_another_lost_are_taken() {
     assert!(world.call(Open { first: false, ..world.open(2).await }).await.is_ok());
 }
 
+/// Live decodes wait for one slow engine thread until the ladder is climbed: each step reaches the uplink.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recognizer_that_is_behind_takes_only_streams_that_another_lost() {
+    let ms = HumanDuration::from_millis;
+    let ladder = LadderConfig { slow_partials: ms(20), no_partials: ms(40), refuse: ms(60) };
+    let config = Config { engine_threads: 1, ladder, ..Config::default() };
+    let world = World::start(config, ScriptedEngine::with_delay(Duration::from_millis(400))).await;
+    let chunks = chunked(&sound(&[(1_000, 0.3), (700, 0.0)].repeat(12), 3), 640);
+    let mut calls = Vec::new();
+    for stream in 1..=4 {
+        let mut call = world.call(world.open(stream).await).await.unwrap();
+        call.chunks(&chunks[..600], 0).await;
+        calls.push(call);
+    }
+    let behind = async {
+        loop {
+            match world.call(world.open(9).await).await {
+                Err(refused) => return refused,
+                Ok(call) => drop(call),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let refused = timeout(PATIENCE, behind).await.unwrap();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert_eq!(refused.message(), "the engine is behind with the streams it has");
+    assert!(world.call(Open { first: false, ..world.open(9).await }).await.is_ok());
+    let told = async {
+        while calls[0].ladder < 3 {
+            let _ = timeout(Duration::from_millis(100), calls[0].next()).await;
+        }
+    };
+    timeout(PATIENCE, told).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_heard_is_refused_by_name() {
     let world = World::start(Config::default(), ScriptedEngine::default()).await;
@@ -553,6 +594,31 @@ async fn calls_that_die_anywhere_lose_no_word_and_double_none() {
     call.marker(chunks.len(), MarkerKind::End).await;
     call.over().await.unwrap();
     assert_eq!(said(&world.finals(1).await), whole(&bytes));
+}
+
+/// The same with an engine that listens while somebody speaks: what it had heard dies with the call.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_die_lose_no_word_of_a_streaming_engine() {
+    let model = Arc::new(ScriptedModel::default());
+    let world = World::start(Config::default(), Streaming::new(Arc::clone(&model))).await;
+    let bytes = talk(3);
+    let chunks = chunked(&bytes, 777);
+    for stop in [40, 95, 180, 250, 300] {
+        let open = world.open(1).await;
+        let first = open.restart.as_ref().map_or(0, |restart| restart.chunk.0 as usize);
+        let mut call = world.call(open).await.unwrap();
+        call.chunks(&chunks[first..stop.max(first)], first).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let open = world.open(1).await;
+    let first = open.restart.as_ref().map_or(0, |restart| restart.chunk.0 as usize);
+    assert!(first > 0, "something was committed on the way");
+    let mut call = world.call(open).await.unwrap();
+    call.chunks(&chunks[first..], first).await;
+    call.marker(chunks.len(), MarkerKind::End).await;
+    call.over().await.unwrap();
+    assert_eq!(said(&world.finals(1).await), whole(&bytes));
+    assert!(model.heard() > 0);
 }
 
 /// The same with compressed audio: each call goes on in the middle of pages, blocks and frames.

@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "onnxruntime")]
+use hearsay_speech::engine::onnxruntime::OnnxRuntime;
 use hearsay_speech::{
     engine::{
         ENGINE_RATE, Engine, Kind, VAD_FRAME,
@@ -35,7 +37,7 @@ fn main() {
             #[cfg(feature = "onnxruntime")]
             "--onnxruntime" => {
                 let library = store().onnxruntime(&mut hearsay_models::Terminal::default()).expect("ONNX Runtime");
-                let with = hearsay_speech::engine::moonshine::OnnxRuntime { library, providers: Vec::new() };
+                let with = OnnxRuntime { library, providers: Vec::new(), threads: 1 };
                 options.runtime = Runtime::OnnxRuntime(with);
             }
             file => files.push(file.into()),

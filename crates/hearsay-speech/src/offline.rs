@@ -52,6 +52,7 @@ pub fn transcribe(
                         kind: decode.kind,
                         language: &decode.language,
                         draft: &decode.draft,
+                        memory: Some(&decode.memory),
                         cancelled: &never,
                     };
                     lane.decoded(decode.id, Outcome::Done(decoder.decode(&request)?));

@@ -88,6 +88,7 @@ fn stream(
                     kind: decode.kind,
                     language: &decode.language,
                     draft: if decode.kind == Kind::Partial { &decode.draft } else { &[] },
+                    memory: Some(&decode.memory),
                     cancelled: &never,
                 };
                 let transcript = decoder.decode(&request).unwrap();

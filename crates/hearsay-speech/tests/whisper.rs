@@ -9,6 +9,7 @@ use hearsay_models::{ModelStore, Silent};
 use hearsay_speech::{
     engine::{
         ENGINE_RATE, Engine, EngineError, Kind, Request, Transcript, VAD_FRAME,
+        moonshine::Runtime,
         whisper::{WhisperEngine, WhisperPaths},
     },
     vad::{Silero, VadModel as _},
@@ -34,10 +35,19 @@ fn load() -> Result<Set, Box<dyn Error>> {
     let silero = Silero::load(&store.fetch(&mut Silent)?.silero)?;
     let mut voice = silero.voice();
     let voice = samples.chunks(VAD_FRAME).map(|frame| voice.probability(frame)).collect::<Result<Vec<_>, _>>()?;
-    Ok(Set { engine: WhisperEngine::load(&paths)?, samples, voice })
+    Ok(Set { engine: WhisperEngine::load(&paths, &Runtime::Pure { prepack: true })?, samples, voice })
 }
 
 fn decode(seconds: std::ops::Range<usize>, language: &str, kind: Kind) -> Result<Transcript, EngineError> {
+    decode_with(&SET.engine, seconds, language, kind)
+}
+
+fn decode_with(
+    engine: &WhisperEngine,
+    seconds: std::ops::Range<usize>,
+    language: &str,
+    kind: Kind,
+) -> Result<Transcript, EngineError> {
     let frame = |second: usize| second * ENGINE_RATE as usize / VAD_FRAME;
     let frames = frame(seconds.start)..frame(seconds.end);
     let never = AtomicBool::new(false);
@@ -47,9 +57,10 @@ fn decode(seconds: std::ops::Range<usize>, language: &str, kind: Kind) -> Result
         kind,
         language,
         draft: &[],
+        memory: None,
         cancelled: &never,
     };
-    SET.engine.decoder().decode(&request)
+    engine.decoder().decode(&request)
 }
 
 #[test]
@@ -72,4 +83,21 @@ fn the_language_is_what_it_writes_in() {
     assert_ne!(german, english);
     let error = decode(0..6, "tlh", Kind::Final).unwrap_err().to_string();
     assert_eq!(error, "the model failed: the language \"tlh\" is not understood");
+}
+
+#[cfg(feature = "onnxruntime")]
+#[test]
+fn onnx_runtime_understands_the_same() {
+    use hearsay_speech::engine::onnxruntime::OnnxRuntime;
+
+    let store = ModelStore::open(hearsay_models::cache_folder().unwrap());
+    let files = store.whisper(&mut Silent).unwrap();
+    let paths = WhisperPaths { encoder: files.encoder, decoder: files.decoder, vocabulary: files.vocabulary };
+    let with =
+        OnnxRuntime { library: store.onnxruntime(&mut Silent).unwrap(), providers: vec!["cpu".into()], threads: 2 };
+    let engine = WhisperEngine::load(&paths, &Runtime::OnnxRuntime(with)).unwrap();
+    let heard = decode_with(&engine, 0..6, "en-GB", Kind::Final).unwrap();
+    let plain = heard.text.to_lowercase().replace(|c: char| !c.is_alphanumeric() && c != ' ', "");
+    assert!(plain.starts_with("it was the best of times it was the worst of times"), "{heard:?}");
+    assert_eq!(heard.words.len(), heard.text.split(' ').count());
 }

@@ -7,9 +7,12 @@ use hearsay_runtime::HumanBytes;
 
 use crate::config::Config;
 
-/// Fetches what is missing. A damaged file is made anew.
+/// Fetches what is missing of what the configuration needs. A damaged file is made anew.
 pub(crate) fn fetch(config: &Config) -> anyhow::Result<ExitCode> {
-    store(config)?.repair(&mut Terminal::default())?;
+    let store = store(config)?;
+    store.repair(&mut Terminal::default())?;
+    #[cfg(feature = "recognizer")]
+    crate::recognizer::fetch_configured(&config.recognizer.engine, &store)?;
     Ok(ExitCode::SUCCESS)
 }
 

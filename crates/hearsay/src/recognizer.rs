@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: cli::Recognizer) -> anyhow::Result<ExitCode> {
     if arguments.benchmark {
         let store = models::store(&config)?;
         let models = store.fetch(&mut Terminal::default())?;
-        let (engine, voice) = load(&models, &config.recognizer.engine, &store)?;
+        let (engine, voice) = load(&models, &config.recognizer, &store)?;
         let measured = Benchmark::measure(&config.recognizer, &*engine, &*voice)?;
         writeln!(std::io::stdout(), "{measured}")?;
         return Ok(ExitCode::SUCCESS);
@@ -69,7 +69,7 @@ pub(crate) async fn start(
     bus: &Arc<dyn Bus>,
     tasks: &Tasks,
 ) -> anyhow::Result<Recognizer> {
-    let (store, with) = (models::store(config)?, config.recognizer.engine.clone());
+    let (store, with) = (models::store(config)?, config.recognizer.clone());
     let minilm = models.minilm.clone();
     let loading = tokio::task::spawn_blocking(move || load(&models, &with, &store));
     let weighing = tokio::task::spawn_blocking(move || MiniLm::load(&minilm.model, &minilm.tokenizer));
@@ -79,40 +79,52 @@ pub(crate) async fn start(
     Ok(Recognizer::start(config, engine, voice, Some(meaning), bus, tasks).await?)
 }
 
-/// What the model runs on, fetched if need be.
-fn options(config: &EngineConfig, store: &ModelStore) -> anyhow::Result<MoonshineOptions> {
-    match config.runtime {
-        RuntimeName::Rten => Ok(MoonshineOptions::default()),
-        RuntimeName::OnnxRuntime => Ok(MoonshineOptions { runtime: onnx_runtime(config, store)? }),
+/// What the models run on, fetched if need be.
+fn runtime(config: &hearsay_recognizer::Config, store: &ModelStore) -> anyhow::Result<Runtime> {
+    match config.engine.runtime {
+        RuntimeName::Rten => Ok(MoonshineOptions::default().runtime),
+        RuntimeName::OnnxRuntime => onnx_runtime(config, store),
     }
 }
 
 #[cfg(feature = "onnxruntime")]
-fn onnx_runtime(config: &EngineConfig, store: &ModelStore) -> anyhow::Result<Runtime> {
-    let library = match &config.library {
+fn onnx_runtime(config: &hearsay_recognizer::Config, store: &ModelStore) -> anyhow::Result<Runtime> {
+    let library = match &config.engine.library {
         Some(library) => library.clone(),
         None => store.onnxruntime(&mut Terminal::default())?,
     };
-    let providers = config.providers.clone();
-    Ok(Runtime::OnnxRuntime(hearsay_speech::engine::moonshine::OnnxRuntime { library, providers }))
+    let (providers, threads) = (config.engine.providers.clone(), config.engine_threads());
+    Ok(Runtime::OnnxRuntime(hearsay_speech::engine::onnxruntime::OnnxRuntime { library, providers, threads }))
 }
 
 #[cfg(not(feature = "onnxruntime"))]
-fn onnx_runtime(_: &EngineConfig, _: &ModelStore) -> anyhow::Result<Runtime> {
+fn onnx_runtime(_: &hearsay_recognizer::Config, _: &ModelStore) -> anyhow::Result<Runtime> {
     anyhow::bail!(
         "recognizer.engine.runtime is \"onnxruntime\", which this program was built without: build it with \
          `--features onnxruntime`, or leave the run time as it is"
     )
 }
 
+/// Fetches what the configuration names beside what every recognizer needs.
+pub(crate) fn fetch_configured(config: &EngineConfig, store: &ModelStore) -> anyhow::Result<()> {
+    if config.models.contains(&ModelName::WhisperBase) {
+        store.whisper(&mut Terminal::default())?;
+    }
+    if config.runtime == RuntimeName::OnnxRuntime && config.library.is_none() {
+        store.onnxruntime(&mut Terminal::default())?;
+    }
+    Ok(())
+}
+
 type Loaded = (Arc<dyn Engine>, Arc<dyn VadModel>);
 
-fn load(models: &Models, config: &EngineConfig, store: &ModelStore) -> anyhow::Result<Loaded> {
+fn load(models: &Models, config: &hearsay_recognizer::Config, store: &ModelStore) -> anyhow::Result<Loaded> {
+    let runtime = runtime(config, store)?;
     let mut engines = Vec::new();
-    for name in &config.models {
+    for name in &config.engine.models {
         engines.push(match name {
-            ModelName::MoonshineBaseEn => moonshine(models, options(config, store)?)?,
-            ModelName::WhisperBase => whisper(store)?,
+            ModelName::MoonshineBaseEn => moonshine(models, runtime.clone())?,
+            ModelName::WhisperBase => whisper(store, &runtime)?,
         });
     }
     let engine = match <[Arc<dyn Engine>; 1]>::try_from(engines) {
@@ -123,14 +135,14 @@ fn load(models: &Models, config: &EngineConfig, store: &ModelStore) -> anyhow::R
     Ok((engine, Arc::new(voice)))
 }
 
-fn moonshine(models: &Models, options: MoonshineOptions) -> anyhow::Result<Arc<dyn Engine>> {
+fn moonshine(models: &Models, runtime: Runtime) -> anyhow::Result<Arc<dyn Engine>> {
     let files = models.moonshine.clone();
     let paths = MoonshinePaths { encoder: files.encoder, decoder: files.decoder, tokenizer: files.tokenizer };
-    Ok(Arc::new(MoonshineEngine::load(&paths, &options)?))
+    Ok(Arc::new(MoonshineEngine::load(&paths, &MoonshineOptions { runtime })?))
 }
 
-fn whisper(store: &ModelStore) -> anyhow::Result<Arc<dyn Engine>> {
+fn whisper(store: &ModelStore, runtime: &Runtime) -> anyhow::Result<Arc<dyn Engine>> {
     let files = store.whisper(&mut Terminal::default())?;
     let paths = WhisperPaths { encoder: files.encoder, decoder: files.decoder, vocabulary: files.vocabulary };
-    Ok(Arc::new(WhisperEngine::load(&paths)?))
+    Ok(Arc::new(WhisperEngine::load(&paths, runtime)?))
 }

@@ -8,14 +8,19 @@ pub mod agree;
 mod align;
 mod guard;
 pub mod moonshine;
+#[cfg(feature = "onnxruntime")]
+pub mod onnxruntime;
 mod said;
 #[doc(hidden)]
 pub mod scripted;
 pub mod several;
+pub mod streaming;
 mod tokenizer;
 pub mod whisper;
 
 use std::sync::atomic::AtomicBool;
+
+use self::streaming::Memory;
 
 /// Samples per second of all audio an engine hears.
 pub const ENGINE_RATE: u32 = 16_000;
@@ -84,6 +89,9 @@ pub struct Request<'a> {
     /// Tokens of the previous hypothesis of the same utterance, to be verified instead of decoded again. Empty: none.
     /// Never changes a [`Kind::Final`], for which it is ignored.
     pub draft: &'a [u32],
+    /// What a streaming engine keeps of the utterance between the requests for it; their samples begin alike. None: this is
+    /// the only one. Never changes an answer.
+    pub memory: Option<&'a Memory>,
     /// Set by anyone who no longer needs the answer; looked at between decoder steps.
     pub cancelled: &'a AtomicBool,
 }

@@ -4,12 +4,18 @@
 //! the beginning of its final, without the final's full stop.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
-use super::{Capabilities, Decoder, ENGINE_RATE, Engine, EngineError, Kind, Request, Transcript, VAD_FRAME, Word};
+use super::{
+    Capabilities, Decoder, ENGINE_RATE, Engine, EngineError, Kind, Request, Transcript, VAD_FRAME, Word,
+    streaming::{Listening, Model},
+};
 
 /// Samples that make one word.
 const BLOCK: usize = ENGINE_RATE as usize / 5;
@@ -69,27 +75,99 @@ impl Decoder for ScriptedEngine {
             .filter(|(index, block)| is_speech(request.voice, index * BLOCK, block.len()))
             .map(|(index, block)| (token(index, block), index * BLOCK, index * BLOCK + block.len()))
             .collect();
-        let confidence = |token: u32| 0.8 + 0.005 * token as f32;
-        let mut words: Vec<Word> = spoken
-            .iter()
-            .map(|(token, start, end)| {
-                let text = WORDS[*token as usize].to_owned();
-                Word { text, start: *start, end: *end, confidence: confidence(*token) }
-            })
-            .collect();
-        if let Some(first) = words.first_mut() {
-            first.text[..1].make_ascii_uppercase();
+        Ok(said(&spoken, request.kind))
+    }
+}
+
+/// Blocks of speech, each a token and where it begins and ends, as words.
+fn said(spoken: &[(u32, usize, usize)], kind: Kind) -> Transcript {
+    let confidence = |token: u32| 0.8 + 0.005 * token as f32;
+    let mut words: Vec<Word> = spoken
+        .iter()
+        .map(|(token, start, end)| {
+            let text = WORDS[*token as usize].to_owned();
+            Word { text, start: *start, end: *end, confidence: confidence(*token) }
+        })
+        .collect();
+    if let Some(first) = words.first_mut() {
+        first.text[..1].make_ascii_uppercase();
+    }
+    if let Some(last) = words.last_mut().filter(|_| kind == Kind::Final) {
+        last.text.push('.');
+    }
+    let mean = words.iter().map(|it| it.confidence).sum::<f32>() / words.len().max(1) as f32;
+    let text = words.iter().map(|it| it.text.as_str()).collect::<Vec<_>>().join(" ");
+    if kind == Kind::Partial {
+        words.clear();
+    }
+    let tokens = spoken.iter().map(|it| it.0).collect();
+    Transcript { text, confidence: mean, words, tokens }
+}
+
+/// The same words, from a model that takes audio as it comes.
+#[derive(Debug, Default)]
+pub struct ScriptedModel {
+    heard: Arc<AtomicUsize>,
+}
+
+impl ScriptedModel {
+    /// Samples taken, of all utterances together.
+    pub fn heard(&self) -> usize {
+        self.heard.load(Ordering::Relaxed)
+    }
+}
+
+impl Model for ScriptedModel {
+    fn capabilities(&self) -> &Capabilities {
+        &CAPABILITIES
+    }
+
+    fn listen(&self, _: &str) -> Box<dyn Listening> {
+        Box::new(ScriptedListening { heard: Arc::clone(&self.heard), ..ScriptedListening::default() })
+    }
+}
+
+#[derive(Default)]
+struct ScriptedListening {
+    heard: Arc<AtomicUsize>,
+    /// Of all frames taken.
+    voice: Vec<f32>,
+    spoken: Vec<(u32, usize, usize)>,
+    /// Whole blocks taken, and the beginning of the next one.
+    blocks: usize,
+    open: Vec<f32>,
+}
+
+impl Listening for ScriptedListening {
+    fn feed(&mut self, samples: &[f32], voice: &[f32]) -> Result<(), EngineError> {
+        self.heard.fetch_add(samples.len(), Ordering::Relaxed);
+        self.voice.extend_from_slice(voice);
+        self.open.extend_from_slice(samples);
+        while self.open.len() >= BLOCK {
+            let block: Vec<f32> = self.open.drain(..BLOCK).collect();
+            let start = self.blocks * BLOCK;
+            if is_speech(&self.voice, start, BLOCK) {
+                self.spoken.push((token(self.blocks, &block), start, start + BLOCK));
+            }
+            self.blocks += 1;
         }
-        if let Some(last) = words.last_mut().filter(|_| request.kind == Kind::Final) {
-            last.text.push('.');
+        Ok(())
+    }
+
+    fn so_far(&self) -> Transcript {
+        said(&self.spoken, Kind::Partial)
+    }
+
+    fn end(&self, rest: &[f32], voice: &[f32]) -> Result<Transcript, EngineError> {
+        let mut spoken = self.spoken.clone();
+        let (voice, open) = ([&self.voice, voice].concat(), [&self.open, rest].concat());
+        for (number, block) in open.chunks(BLOCK).enumerate() {
+            let (index, start) = (self.blocks + number, (self.blocks + number) * BLOCK);
+            if block.len() >= BLOCK / 2 && is_speech(&voice, start, block.len()) {
+                spoken.push((token(index, block), start, start + block.len()));
+            }
         }
-        let mean = words.iter().map(|it| it.confidence).sum::<f32>() / words.len().max(1) as f32;
-        let text = words.iter().map(|it| it.text.as_str()).collect::<Vec<_>>().join(" ");
-        if request.kind == Kind::Partial {
-            words.clear();
-        }
-        let tokens = spoken.iter().map(|it| it.0).collect();
-        Ok(Transcript { text, confidence: mean, words, tokens })
+        Ok(said(&spoken, Kind::Final))
     }
 }
 
@@ -132,7 +210,7 @@ mod tests {
 
     fn decode(kind: Kind, samples: &[f32], voice: &[f32]) -> Transcript {
         let cancelled = AtomicBool::new(false);
-        let request = Request { samples, voice, kind, language: "en", draft: &[], cancelled: &cancelled };
+        let request = Request { samples, voice, kind, language: "en", draft: &[], memory: None, cancelled: &cancelled };
         ScriptedEngine::default().decoder().decode(&request).unwrap()
     }
 
@@ -173,8 +251,15 @@ mod tests {
     #[test]
     fn a_cancelled_decode_ends_early() {
         let cancelled = AtomicBool::new(true);
-        let request =
-            Request { samples: &[], voice: &[], kind: Kind::Final, language: "en", draft: &[], cancelled: &cancelled };
+        let request = Request {
+            samples: &[],
+            voice: &[],
+            kind: Kind::Final,
+            language: "en",
+            draft: &[],
+            memory: None,
+            cancelled: &cancelled,
+        };
         let start = Instant::now();
         let slow = ScriptedEngine::with_delay(Duration::from_secs(60));
         assert!(matches!(slow.decoder().decode(&request), Err(EngineError::Cancelled)));

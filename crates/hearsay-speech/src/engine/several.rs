@@ -92,8 +92,15 @@ mod tests {
         let mut decoder = several.decoder();
         let mut heard = |language| {
             let never = AtomicBool::new(false);
-            let request =
-                Request { samples: &[], voice: &[], kind: Kind::Final, language, draft: &[], cancelled: &never };
+            let request = Request {
+                samples: &[],
+                voice: &[],
+                kind: Kind::Final,
+                language,
+                draft: &[],
+                memory: None,
+                cancelled: &never,
+            };
             decoder.decode(&request).map(|it| it.text).map_err(|it| it.to_string())
         };
         assert_eq!(heard("en-US").unwrap(), "one");

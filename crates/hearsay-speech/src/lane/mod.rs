@@ -28,7 +28,7 @@ use hearsay_protocol::{
 use self::{front::Front, hypothesis::Hypothesis, run::Run};
 use crate::{
     codec::{self, Fault, Packet, Reader, Resume, Unreadable},
-    engine::{ENGINE_RATE, EngineError, Kind, Transcript},
+    engine::{ENGINE_RATE, EngineError, Kind, Transcript, streaming::Memory},
     resample::ResampleError,
     segment::{Frames, Settings, Speech, Step},
     vad::{Vad, VadError},
@@ -101,6 +101,8 @@ pub struct Decode {
     pub samples: Arc<[f32]>,
     pub voice: Arc<[f32]>,
     pub draft: Arc<[u32]>,
+    /// The utterance's: the same with every request for it, whose samples begin alike.
+    pub memory: Arc<Memory>,
     /// The stream time after the last speech in it: what a deadline is counted from.
     pub spoken: StreamTime,
 }
@@ -244,6 +246,8 @@ pub struct Lane {
     due: VecDeque<Due>,
     early: Option<Early>,
     hypothesis: Hypothesis,
+    /// What the engine keeps of the utterance so far.
+    memory: Arc<Memory>,
     partial: PartialState,
     degrade: Degrade,
     next_id: DecodeId,
@@ -369,6 +373,7 @@ impl Lane {
             due: VecDeque::new(),
             early: None,
             hypothesis: Hypothesis::default(),
+            memory: Arc::default(),
             partial: PartialState::default(),
             degrade: Degrade::None,
             next_id: 0,
@@ -649,6 +654,7 @@ impl Lane {
         let from = std::mem::replace(&mut self.watermark, through);
         let (through_chunk, restart) = self.go_on(change)?;
         self.hypothesis = Hypothesis::default();
+        self.memory = Arc::default();
         self.partial = PartialState::default();
         self.due.push_back(Due::Commit {
             commit: Commit { from, through, utterance: None, through_chunk, restart },
@@ -766,7 +772,8 @@ impl Lane {
         let draft = if kind == Kind::Partial { self.hypothesis.tokens() } else { Arc::default() };
         let id = self.id();
         let (language, spoken) = (self.config.language.as_str().into(), self.front.time(speech.voiced.end));
-        Decode { id, kind, language, speculative, samples, voice, draft, spoken }
+        let memory = Arc::clone(&self.memory);
+        Decode { id, kind, language, speculative, samples, voice, draft, memory, spoken }
     }
 
     fn id(&mut self) -> DecodeId {

@@ -127,6 +127,7 @@ fn play(stream: &Stream, from: Option<&Commit>, world: &World, settings: &Settin
     lane.degrade(world.degrade);
     let mut heard = Heard::default();
     let mut waiting: Vec<(usize, Decode)> = Vec::new();
+    let mut remembered: Vec<(Arc<Memory>, Arc<[f32]>)> = Vec::new();
     let mut step = 0;
     let mut decodes = 0;
     let mut number = 0;
@@ -154,6 +155,12 @@ fn play(stream: &Stream, from: Option<&Commit>, world: &World, settings: &Settin
                 Effect::Decode(decode) => {
                     let delay = world.delays.get(decodes % world.delays.len().max(1)).copied().unwrap_or(0);
                     decodes += 1;
+                    for (memory, samples) in &remembered {
+                        let both = samples.len().min(decode.samples.len());
+                        let alike = samples[..both] == decode.samples[..both];
+                        assert!(alike || !Arc::ptr_eq(memory, &decode.memory), "one memory of two utterances");
+                    }
+                    remembered.push((Arc::clone(&decode.memory), Arc::clone(&decode.samples)));
                     waiting.push((step + delay, decode));
                 }
                 Effect::Cancel(id) => waiting.retain(|(_, decode)| decode.id != id),

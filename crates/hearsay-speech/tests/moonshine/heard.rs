@@ -103,6 +103,7 @@ impl Recording {
             kind,
             language: "en",
             draft,
+            memory: None,
             cancelled: &cancelled,
         };
         decoder.decode(&request).expect("decoded")

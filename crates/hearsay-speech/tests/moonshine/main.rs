@@ -200,7 +200,8 @@ fn a_cancelled_decode_ends_soon() {
     let (samples, voice) = (&recording.samples[..10 * VAD_FRAME * 31], &recording.voice[..310]);
     let mut decoder = SET.engine.decoder();
     let cancelled = AtomicBool::new(false);
-    let request = Request { samples, voice, kind: Kind::Final, language: "en", draft: &[], cancelled: &cancelled };
+    let request =
+        Request { samples, voice, kind: Kind::Final, language: "en", draft: &[], memory: None, cancelled: &cancelled };
     let start = Instant::now();
     decoder.decode(&request).expect("decoded");
     let whole = start.elapsed();
@@ -229,6 +230,7 @@ fn odd_requests_are_answered() {
             kind: Kind::Final,
             language: "en",
             draft: &[],
+            memory: None,
             cancelled: &cancelled,
         })
     };
@@ -263,18 +265,26 @@ fn a_file_that_cannot_be_used_is_named() {
 #[cfg(feature = "onnxruntime")]
 #[test]
 fn onnx_runtime_understands_the_same() {
-    use hearsay_speech::engine::moonshine::{OnnxRuntime, Runtime};
+    use hearsay_speech::engine::{Decoder, moonshine::Runtime, onnxruntime::OnnxRuntime};
 
     let library = store().onnxruntime(&mut Silent).expect("the library");
     let load = |providers: &[&str]| {
-        let with =
-            OnnxRuntime { library: library.clone(), providers: providers.iter().map(|it| (*it).into()).collect() };
+        let providers = providers.iter().map(|it| (*it).into()).collect();
+        let with = OnnxRuntime { library: library.clone(), providers, threads: 2 };
         MoonshineEngine::load(&paths(&models()), &MoonshineOptions { runtime: Runtime::OnnxRuntime(with) })
     };
     let engine = load(&["cpu"]).expect("the model");
     let recording = recording(&SET.recordings.beckett);
-    let mut decoder = engine.decoder();
+    let (mut decoder, mut beside) = (engine.decoder(), engine.decoder());
     let utterances = recording.utterances();
+    // Two threads on one session, in the middle of each other's utterances.
+    std::thread::scope(|scope| {
+        let all = |decoder: &mut dyn Decoder| -> Vec<Transcript> {
+            utterances.iter().map(|it| recording.decode(decoder, it.clone(), Kind::Final, &[])).collect()
+        };
+        let other = scope.spawn(|| all(&mut *beside));
+        assert_eq!(all(&mut *decoder), other.join().expect("no panic"));
+    });
     let said: Vec<Transcript> =
         utterances.iter().map(|it| recording.decode(&mut *decoder, it.clone(), Kind::Final, &[])).collect();
     let all: Vec<&str> = said.iter().map(|it| it.text.as_str()).collect();

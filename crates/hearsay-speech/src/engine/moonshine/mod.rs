@@ -16,6 +16,8 @@ use self::{
     backend::Model,
     decode::{Loop, Said},
 };
+#[cfg(feature = "onnxruntime")]
+use super::onnxruntime::OnnxRuntime;
 use super::{
     Capabilities, Decoder, ENGINE_RATE, Engine, EngineError, Kind, Request, Transcript, VAD_FRAME,
     guard::Bounds,
@@ -49,17 +51,6 @@ pub enum Runtime {
     OnnxRuntime(OnnxRuntime),
 }
 
-/// ONNX Runtime, and what it may run on.
-#[cfg(feature = "onnxruntime")]
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OnnxRuntime {
-    /// `libonnxruntime.so`, of a version the bindings know (1.32.0 is tested). A process loads one.
-    pub library: PathBuf,
-    /// Execution providers by name, the preferred one first: `cuda`, `tensorrt`, `openvino`, `rocm`. One the library
-    /// does not have is an error. The processor comes last by itself.
-    pub providers: Vec<String>,
-}
-
 impl Default for MoonshineOptions {
     fn default() -> Self {
         Self { runtime: Runtime::Pure { prepack: true } }
@@ -75,7 +66,7 @@ pub struct MoonshineEngine {
 enum Loaded {
     Pure(pure::Pure),
     #[cfg(feature = "onnxruntime")]
-    OnnxRuntime(Box<onnxruntime::Shared>),
+    OnnxRuntime(onnxruntime::Loaded),
 }
 
 /// Longer audio makes the model repeat itself.
@@ -98,7 +89,7 @@ impl MoonshineEngine {
         let loaded = match &options.runtime {
             Runtime::Pure { prepack } => Loaded::Pure(pure::Pure::load(paths, *prepack)?),
             #[cfg(feature = "onnxruntime")]
-            Runtime::OnnxRuntime(with) => Loaded::OnnxRuntime(Box::new(onnxruntime::Shared::load(paths, with)?)),
+            Runtime::OnnxRuntime(with) => Loaded::OnnxRuntime(onnxruntime::Loaded::load(paths, with)?),
         };
         Ok(Self { loaded, tokenizer })
     }

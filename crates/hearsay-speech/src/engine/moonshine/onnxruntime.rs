@@ -1,16 +1,9 @@
-//! The model on ONNX Runtime, for processors and accelerators that `rten` does not know.
-//!
-//! A session runs one step at a time and is not shared: every decoding thread loads its own.
+//! The model on ONNX Runtime.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
-};
+use std::sync::Arc;
 
 use ort::{
-    environment::Environment,
-    ep::{self, ExecutionProviderDispatch},
-    session::{Session as Ort, SessionInputValue, builder::GraphOptimizationLevel},
+    session::SessionInputValue,
     value::{DynValue, Tensor},
 };
 
@@ -18,105 +11,33 @@ use super::{
     MoonshinePaths, OnnxRuntime,
     backend::{ALIGNED_HEADS, ALIGNED_LAYERS, HEADS, LAYERS, Model, Session, Step, WIDTH, failed, head},
 };
-use crate::engine::EngineError;
+use crate::engine::{EngineError, onnxruntime::Shared};
 
-/// Where the model is, and what runs it. A process has one environment; it lives as long as the process.
-pub(super) struct Shared {
-    paths: MoonshinePaths,
-    providers: Vec<String>,
-    environment: Environment,
-    /// Made while loading, so that a wrong file is known then; the first thread takes it.
-    first: Mutex<Option<OrtSession>>,
-}
+pub(super) struct Loaded(Arc<Graphs>);
 
-static ENVIRONMENT: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
-
-impl Shared {
-    pub(super) fn load(paths: &MoonshinePaths, with: &OnnxRuntime) -> Result<Self, EngineError> {
-        let environment = environment(&with.library)?;
-        let mut shared =
-            Self { paths: paths.clone(), providers: with.providers.clone(), environment, first: Mutex::new(None) };
-        let first = shared.open()?;
-        shared.first = Mutex::new(Some(first));
-        Ok(shared)
-    }
-
-    fn open(&self) -> Result<OrtSession, EngineError> {
-        let load = |path: &Path| {
-            let failed = |reason: String| EngineError::Load { path: path.to_owned(), reason };
-            let providers =
-                self.providers.iter().map(|it| provider(it)).collect::<Result<Vec<_>, _>>().map_err(failed)?;
-            let built = || -> Result<Ort, ort::Error> {
-                Ort::builder(&self.environment)?
-                    .with_optimization_level(GraphOptimizationLevel::Level3)?
-                    .with_intra_threads(1)?
-                    .with_intra_op_spinning(false)?
-                    .with_execution_providers(providers)?
-                    .commit_from_file(path)
-            };
-            built().map_err(|error| failed(error.to_string()))
-        };
-        Ok(OrtSession { encoder: load(&self.paths.encoder)?, decoder: load(&self.paths.decoder)?, names: Names::new() })
-    }
-}
-
-/// The process's, made at the first call; later ones must name the same library.
-fn environment(library: &Path) -> Result<Environment, EngineError> {
-    let failed = |reason: String| EngineError::Load { path: library.to_owned(), reason };
-    let mut kept = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((loaded, environment)) = &*kept {
-        if loaded == library {
-            return Ok(environment.clone());
-        }
-        return Err(failed(format!("this process already runs {}", loaded.display())));
-    }
-    let builder = ort::init_from(library).map_err(|error| failed(error.to_string()))?;
-    let built = builder.with_name("hearsay").with_telemetry(false).build();
-    let environment = built.map_err(|error| failed(error.to_string()))?;
-    *kept = Some((library.to_owned(), environment.clone()));
-    Ok(environment)
-}
-
-fn provider(name: &str) -> Result<ExecutionProviderDispatch, String> {
-    // One that is asked for and not there is an error, not a slow start.
-    let built = match name {
-        "cpu" => ep::CPU::default().build(),
-        "cuda" => ep::CUDA::default().build(),
-        "tensorrt" => ep::TensorRT::default().build(),
-        "openvino" => ep::OpenVINO::default().build(),
-        "rocm" => ep::ROCm::default().build(),
-        other => {
-            return Err(format!(
-                "the execution provider {other:?} is not known: cpu, cuda, tensorrt, openvino and rocm are"
-            ));
-        }
-    };
-    Ok(built.error_on_failure())
-}
-
-impl Model for Shared {
-    type Session = LazySession;
-
-    fn session(&self) -> LazySession {
-        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
-        LazySession(first.map_or_else(|| self.open(), Ok))
-    }
-}
-
-/// A session, or why there is none: said with every request.
-pub(super) struct LazySession(Result<OrtSession, EngineError>);
-
-impl LazySession {
-    fn get(&mut self) -> Result<&mut OrtSession, EngineError> {
-        self.0.as_mut().map_err(failed)
-    }
-}
-
-struct OrtSession {
-    encoder: Ort,
-    decoder: Ort,
+struct Graphs {
+    encoder: Shared,
+    decoder: Shared,
     names: Names,
 }
+
+impl Loaded {
+    pub(super) fn load(paths: &MoonshinePaths, with: &OnnxRuntime) -> Result<Self, EngineError> {
+        let load = |path| Shared::load(path, with);
+        let graphs = Graphs { encoder: load(&paths.encoder)?, decoder: load(&paths.decoder)?, names: Names::new() };
+        Ok(Self(Arc::new(graphs)))
+    }
+}
+
+impl Model for Loaded {
+    type Session = OrtSession;
+
+    fn session(&self) -> OrtSession {
+        OrtSession(Arc::clone(&self.0))
+    }
+}
+
+pub(super) struct OrtSession(Arc<Graphs>);
 
 /// Keys, then values, layer by layer.
 struct Names {
@@ -142,14 +63,15 @@ impl Names {
     }
 }
 
-impl Session for LazySession {
+impl Session for OrtSession {
     type Heard = Vec<DynValue>;
     type Past = Vec<DynValue>;
 
     fn encode(&mut self, samples: &[f32]) -> Result<Self::Heard, EngineError> {
-        let it = self.get()?;
+        let it = &*self.0;
         let input = Tensor::from_array(([1, samples.len()], samples.to_vec())).map_err(failed)?;
-        let mut outputs = it.encoder.run(ort::inputs!["input_values" => input]).map_err(failed)?;
+        let mut encoder = it.encoder.step();
+        let mut outputs = encoder.run(ort::inputs!["input_values" => input]).map_err(failed)?;
         let missing = || failed("the encoder gave too few outputs");
         it.names.cross.iter().map(|name| outputs.remove(name).ok_or_else(missing)).collect()
     }
@@ -166,13 +88,14 @@ impl Session for LazySession {
         tokens: &[u32],
         attention: bool,
     ) -> Result<Step<Self::Past>, EngineError> {
-        let it = self.get()?;
+        let it = &*self.0;
         let ids: Vec<i64> = tokens.iter().map(|it| i64::from(*it)).collect();
         let ids = Tensor::from_array(([1, ids.len()], ids)).map_err(failed)?;
         let mut inputs: Vec<(&str, SessionInputValue<'_>)> = vec![("input_ids", ids.into())];
         inputs.extend(it.names.heard.iter().zip(heard).map(|(name, value)| (name.as_str(), value.into())));
         inputs.extend(it.names.past.iter().zip(&past).map(|(name, value)| (name.as_str(), value.into())));
-        let mut outputs = it.decoder.run(inputs).map_err(failed)?;
+        let mut decoder = it.decoder.step();
+        let mut outputs = decoder.run(inputs).map_err(failed)?;
         let missing = || failed("the decoder gave too few outputs");
         let floats = |value: Option<DynValue>| -> Result<Vec<f32>, EngineError> {
             let value = value.ok_or_else(missing)?;

@@ -1,26 +1,30 @@
-//! Whisper base, 99 languages, on the pure-Rust run time.
+//! Whisper base, 99 languages, on a run time of choice.
 //!
 //! Costs some six times what Moonshine does for a final, so it is the engine for what Moonshine does not understand.
 //! Only what was said is encoded, not the half minute that the model was made for: most of its cost is the encoder's.
 
+mod backend;
 mod mel;
+#[cfg(feature = "onnxruntime")]
+mod onnxruntime;
+mod pure;
 mod vocabulary;
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, atomic::Ordering},
 };
 
-use rten::{Model as Graph, ModelOptions, NodeId, RunOptions, ThreadPool, Value, ValueOrView};
-use rten_tensor::{NdTensor, NdTensorView};
-
 use self::{
-    mel::{BANDS, HOP, Mel},
+    backend::{Session, Step},
+    mel::{HOP, Mel},
+    pure::{Pure, PureSession},
     vocabulary::{Vocabulary, shifted},
 };
 use super::{
     Capabilities, Decoder, ENGINE_RATE, Engine, EngineError, Kind, Request, Transcript, VAD_FRAME,
     guard::{VOICED, bare, too_many_copies},
+    moonshine::Runtime,
     primary,
     said::{Heard, transcript},
 };
@@ -51,78 +55,43 @@ const LEAST: usize = 5 * ENGINE_RATE as usize;
 
 /// The loaded model.
 pub struct WhisperEngine {
-    shared: Arc<Shared>,
+    loaded: Loaded,
+    known: Arc<Known>,
     capabilities: Capabilities,
 }
 
-struct Shared {
-    encoder: Graph,
-    decoder: Graph,
+enum Loaded {
+    Pure(Arc<Pure>),
+    #[cfg(feature = "onnxruntime")]
+    OnnxRuntime(Arc<onnxruntime::Graphs>),
+}
+
+/// What is the same on every run time.
+struct Known {
     vocabulary: Vocabulary,
     mel: Mel,
-    heard_mel: NodeId,
-    /// Keys, then values, layer by layer; so are all lists below.
-    heard: Vec<NodeId>,
-    tokens: NodeId,
-    mask: NodeId,
-    given_heard: Vec<NodeId>,
-    given_past: Vec<NodeId>,
-    /// Logits, then the new past, then the attention.
-    outputs: Vec<NodeId>,
 }
 
 impl WhisperEngine {
-    /// Made once in a process: its list of languages is never freed.
+    /// Made once in a process: its list of languages is never freed. Weights are prepacked on the pure run time.
     ///
     /// # Errors
     /// [`EngineError::Load`] names the file that cannot be used.
-    pub fn load(paths: &WhisperPaths) -> Result<Self, EngineError> {
-        let load = |path: &Path| {
-            let mut options = ModelOptions::with_all_ops();
-            options.prepack_weights(true);
-            let failed = |reason: String| EngineError::Load { path: path.to_owned(), reason };
-            options.load_file(path).map_err(|error| failed(error.to_string()))
-        };
-        let (encoder, decoder) = (load(&paths.encoder)?, load(&paths.decoder)?);
-        let node = |graph: &Graph, path: &Path, name: &str| {
-            let reason = || format!("it has no input or output {name:?}; fetch the models again");
-            graph.node_id(name).map_err(|_| EngineError::Load { path: path.to_owned(), reason: reason() })
-        };
-        let each = |graph: &Graph, path: &Path, name: &dyn Fn(usize, &str) -> String| {
-            let names = (0..LAYERS).flat_map(|layer| ["key", "value"].map(|what| name(layer, what)));
-            names.map(|it| node(graph, path, &it)).collect::<Result<Vec<_>, _>>()
-        };
-        let in_decoder = |name: &str| node(&decoder, &paths.decoder, name);
-        let mut outputs = vec![in_decoder("logits")?];
-        outputs.extend(each(&decoder, &paths.decoder, &|layer, what| format!("present.{layer}.decoder.{what}"))?);
-        for layer in ALIGNED_LAYERS {
-            outputs.push(in_decoder(&format!("xattn.{layer}"))?);
-        }
-        let past = |whose: &str| {
-            each(&decoder, &paths.decoder, &|layer, what| format!("past_key_values.{layer}.{whose}.{what}"))
+    pub fn load(paths: &WhisperPaths, runtime: &Runtime) -> Result<Self, EngineError> {
+        let loaded = match runtime {
+            Runtime::Pure { .. } => Loaded::Pure(Arc::new(Pure::load(paths)?)),
+            #[cfg(feature = "onnxruntime")]
+            Runtime::OnnxRuntime(with) => Loaded::OnnxRuntime(Arc::new(onnxruntime::Graphs::load(paths, with)?)),
         };
         let vocabulary = Vocabulary::load(&paths.vocabulary)?;
         let languages: Vec<&'static str> = vocabulary.languages().into_iter().map(|it| &*it.leak()).collect();
-        let shared = Shared {
-            heard_mel: node(&encoder, &paths.encoder, "mel")?,
-            heard: each(&encoder, &paths.encoder, &|layer, what| format!("cross.{layer}.{what}"))?,
-            tokens: in_decoder("input_ids")?,
-            mask: in_decoder("mask")?,
-            given_heard: past("encoder")?,
-            given_past: past("decoder")?,
-            outputs,
-            vocabulary,
-            mel: Mel::new(),
-            encoder,
-            decoder,
-        };
         let capabilities = Capabilities {
             name: "whisper-base",
             languages: Vec::leak(languages),
             max_samples: MAX_SAMPLES,
             batch_invariant: false,
         };
-        Ok(Self { shared: Arc::new(shared), capabilities })
+        Ok(Self { loaded, known: Arc::new(Known { vocabulary, mel: Mel::new() }), capabilities })
     }
 }
 
@@ -132,14 +101,20 @@ impl Engine for WhisperEngine {
     }
 
     fn decoder(&self) -> Box<dyn Decoder> {
-        let pool = Arc::new(ThreadPool::with_num_threads(1));
-        Box::new(WhisperDecoder { shared: Arc::clone(&self.shared), pool })
+        let known = Arc::clone(&self.known);
+        match &self.loaded {
+            Loaded::Pure(model) => Box::new(WhisperDecoder { session: PureSession::new(Arc::clone(model)), known }),
+            #[cfg(feature = "onnxruntime")]
+            Loaded::OnnxRuntime(model) => {
+                Box::new(WhisperDecoder { session: onnxruntime::OrtSession(Arc::clone(model)), known })
+            }
+        }
     }
 }
 
-struct WhisperDecoder {
-    shared: Arc<Shared>,
-    pool: Arc<ThreadPool>,
+struct WhisperDecoder<S> {
+    session: S,
+    known: Arc<Known>,
 }
 
 fn failed(error: impl ToString) -> EngineError {
@@ -152,7 +127,7 @@ fn most_tokens(voice: &[f32]) -> usize {
     (8 + (voiced + ENGINE_RATE as usize) * 16 / ENGINE_RATE as usize).min(220)
 }
 
-impl Decoder for WhisperDecoder {
+impl<S: Session> Decoder for WhisperDecoder<S> {
     fn decode(&mut self, request: &Request<'_>) -> Result<Transcript, EngineError> {
         let samples = request.samples;
         if samples.len() > MAX_SAMPLES {
@@ -165,28 +140,22 @@ impl Decoder for WhisperDecoder {
             // On 8-bit integers they would pass for silence.
             return Err(failed("the samples are not numbers"));
         }
-        let shared = Arc::clone(&self.shared);
+        let known = Arc::clone(&self.known);
         let unknown = || failed(format!("the language {:?} is not understood", request.language));
-        let prompt = shared.vocabulary.prompt(primary(request.language)).ok_or_else(unknown)?;
+        let prompt = known.vocabulary.prompt(primary(request.language)).ok_or_else(unknown)?;
         let length = (samples.len() + BEHIND).clamp(LEAST, MAX_SAMPLES);
         let frames = length.div_ceil(FRAME) * 2;
-        let mel = shared.mel.of(samples, frames);
-        let mel = NdTensorView::from_data([1, BANDS, frames], mel.as_slice());
-        let heard =
-            shared.encoder.run(vec![(shared.heard_mel, mel.into())], &shared.heard, self.options()).map_err(failed)?;
+        let heard = self.session.encode(&known.mel.of(samples, frames), frames)?;
         let said = self.say(request, &prompt, &heard)?;
-        Ok(transcript(&shared.vocabulary.tokenizer, said, request))
+        Ok(transcript(&known.vocabulary.tokenizer, said, request))
     }
 }
 
-impl WhisperDecoder {
-    fn options(&self) -> Option<RunOptions> {
-        Some(RunOptions::default().with_thread_pool(Some(Arc::clone(&self.pool))))
-    }
-
+impl<S: Session> WhisperDecoder<S> {
     /// Greedy, one token at a time.
-    fn say(&self, request: &Request<'_>, prompt: &[u32], heard: &[Value]) -> Result<Heard, EngineError> {
-        let vocabulary = &self.shared.vocabulary;
+    fn say(&mut self, request: &Request<'_>, prompt: &[u32], heard: &S::Heard) -> Result<Heard, EngineError> {
+        let known = Arc::clone(&self.known);
+        let vocabulary = &known.vocabulary;
         let most = most_tokens(request.voice);
         let aligned = if request.kind == Kind::Final { ALIGNED_HEADS.len() } else { 0 };
         let mut said = Heard {
@@ -198,15 +167,14 @@ impl WhisperDecoder {
         // What is looked at behind the audio is silence of our own.
         let audible = request.samples.len().div_ceil(FRAME).max(1);
         let room = prompt.len() + most + 1;
-        let mut past: Vec<NdTensor<f32, 4>> =
-            (0..2 * LAYERS).map(|_| NdTensor::with_capacity([1, HEADS, room, WIDTH], 2)).collect();
+        let mut past = self.session.start(room)?;
         let mut feed = prompt.to_vec();
         let mut fed = 0;
         loop {
             if request.cancelled.load(Ordering::Relaxed) {
                 return Err(EngineError::Cancelled);
             }
-            let (logits, next, looked) = self.step(heard, past, fed, &feed, aligned > 0)?;
+            let Step { past: next, logits, looked } = self.session.step(heard, past, fed, &feed, aligned > 0)?;
             (past, fed) = (next, fed + feed.len());
             let columns = logits.len() / feed.len();
             let scores = &logits[logits.len() - columns..];
@@ -246,7 +214,7 @@ impl WhisperDecoder {
 
     /// Ends what says the same thing for ever before it does. Answers whether it did.
     fn cut_loop(&self, said: &mut Heard, kind: Kind) -> bool {
-        let pieces = self.shared.vocabulary.tokenizer.words(&said.tokens);
+        let pieces = self.known.vocabulary.tokenizer.words(&said.tokens);
         let words: Vec<String> = pieces.iter().map(|it| bare(&it.text)).collect();
         let Some(copies) = too_many_copies(&words, kind) else { return false };
         let at = pieces[copies.start].tokens.start;
@@ -256,44 +224,5 @@ impl WhisperDecoder {
             head.truncate(at + 1);
         }
         true
-    }
-
-    /// Feeds tokens behind `fed` others: scores, the new past, and where the aligned layers looked.
-    #[expect(clippy::type_complexity, reason = "three parts of one answer, taken apart at once")]
-    fn step(
-        &self,
-        heard: &[Value],
-        past: Vec<NdTensor<f32, 4>>,
-        fed: usize,
-        tokens: &[u32],
-        attention: bool,
-    ) -> Result<(Vec<f32>, Vec<NdTensor<f32, 4>>, Vec<Vec<f32>>), EngineError> {
-        let shared = &*self.shared;
-        let ids: Vec<i32> = tokens.iter().map(|it| it.cast_signed()).collect();
-        let ids = NdTensorView::from_data([1, ids.len()], ids.as_slice());
-        let all = fed + tokens.len();
-        // No token sees those behind it.
-        let mask: Vec<f32> = (0..tokens.len())
-            .flat_map(|row| (0..all).map(move |at| if at <= fed + row { 0.0 } else { -1e9 }))
-            .collect();
-        let mask = NdTensorView::from_data([tokens.len(), all], mask.as_slice());
-        let mut inputs: Vec<(NodeId, ValueOrView<'_>)> = Vec::with_capacity(2 + 4 * LAYERS);
-        inputs.push((shared.tokens, ids.into()));
-        inputs.push((shared.mask, mask.into()));
-        inputs.extend(shared.given_heard.iter().copied().zip(heard.iter().map(Into::into)));
-        let past = past.into_iter().map(|it| ValueOrView::Value(it.into_dyn().into()));
-        inputs.extend(shared.given_past.iter().copied().zip(past));
-        let wanted = if attention { &shared.outputs[..] } else { &shared.outputs[..=2 * LAYERS] };
-        let mut outputs = shared.decoder.run(inputs, wanted, self.options()).map_err(failed)?.into_iter();
-        let mut next = || outputs.next().ok_or_else(|| failed("it gave too few outputs"));
-        let logits = NdTensor::<f32, 3>::try_from(next()?).map_err(failed)?.into_data();
-        let past = (0..2 * LAYERS).map(|_| next()?.try_into().map_err(failed)).collect::<Result<Vec<_>, _>>()?;
-        let mut looked = Vec::new();
-        if attention {
-            for _ in ALIGNED_LAYERS {
-                looked.push(NdTensor::<f32, 4>::try_from(next()?).map_err(failed)?.into_data());
-            }
-        }
-        Ok((logits, past, looked))
     }
 }
