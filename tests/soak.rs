@@ -128,6 +128,11 @@ impl Voice {
         Ok(Self { clips: spoken, ..Self::new(form, &samples, 16_000)? })
     }
 
+    /// Its messages, in their order.
+    pub fn messages(&self) -> impl Iterator<Item = &[u8]> {
+        self.messages.iter().map(|(message, _)| message.as_slice())
+    }
+
     /// Seconds of audio.
     pub fn seconds(&self) -> f64 {
         self.messages.iter().map(|(_, length)| length.as_secs_f64()).sum()

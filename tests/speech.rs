@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use hearsay_tests::{
     Build, Server,
-    client::{Client, wav},
+    client::{Client, inner, wav},
     recordings,
     words::{errors, normalize},
 };
@@ -59,6 +59,70 @@ async fn live_speech_shows_partials_that_their_finals_replace() -> Result<()> {
     assert!(said.iter().any(|said| !said.is_final), "no partial came");
     assert!(said.iter().all(|said| !said.text.trim().is_empty()), "an empty caption");
     assert!(said.last().is_some_and(|said| said.is_final), "a partial came after the last final");
+    server.stop().await?;
+    Ok(())
+}
+
+/// Text that will not change, a pause, and the end of an utterance are told apart.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_voice_does_is_signalled() -> Result<()> {
+    let (samples, rate) = wav(&recordings()?.two_cities)?;
+    let server = Server::start(Build::Test, &[("HEARSAY__RECOGNIZER__RATED", "10")]).await?;
+    let mut speaker = Client::connect(&server, "/v1/realtime/insights/signals").await?;
+    speaker.begin("Ana", rate, json!({"hearsay": {"health": true}})).await?;
+    speaker.speak(&samples[..14 * rate as usize], rate, Duration::from_millis(100)).await?;
+    speaker.stop().await?;
+    let signals: Vec<(&str, u64, &str)> = speaker
+        .frames
+        .iter()
+        .map(|(_, frame)| frame)
+        .filter(|frame| frame["type"] == "speech_signal")
+        .map(|signal| Some((signal["kind"].as_str()?, signal["ms"].as_u64()?, signal["utterance"].as_str()?)))
+        .collect::<Option<_>>()
+        .context("a signal has a kind, a time and an utterance")?;
+    let count = |kind: &str| signals.iter().filter(|signal| signal.0 == kind).count();
+    assert_eq!(count("utterance_end"), speaker.finals().len(), "{signals:?}");
+    assert!(count("pause") > 0 && count("stable") > 0, "{signals:?}");
+    // What is said of an utterance is said before its end.
+    for (at, (kind, ms, utterance)) in signals.iter().enumerate() {
+        let end = signals.iter().position(|other| other.0 == "utterance_end" && other.2 == *utterance);
+        assert!(end.is_some_and(|end| end >= at), "{kind} at {ms} ms: {signals:?}");
+    }
+    server.stop().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_language_chooses_the_engine_that_hears_a_stream() -> Result<()> {
+    let (samples, rate) = wav(&recordings()?.two_cities)?;
+    let samples = &samples[..5 * rate as usize];
+    let models = [
+        ("HEARSAY__RECOGNIZER__ENGINE__MODELS", r#"["moonshine-base-en", "whisper-base"]"#),
+        ("HEARSAY__RECOGNIZER__RATED", "10"),
+    ];
+    let server = Server::start(Build::Test, &models).await?;
+    let mut said = Vec::new();
+    for language in ["en-US", "de-DE"] {
+        let mut speaker = Client::connect(&server, &format!("/v1/realtime/insights/in-{language}")).await?;
+        let config =
+            json!({"languageCode": language, "speechRecognition": {"encoding": "LINEAR16", "sampleRateHertz": rate}});
+        speaker.begin("Ana", rate, json!({"config": config, "hearsay": {"recorded": true}})).await?;
+        speaker.pour(samples, 3_200).await?;
+        speaker.stop().await?;
+        let text: Vec<_> = speaker.finals().into_iter().map(|said| said.text).collect();
+        said.push(text.join(" "));
+    }
+    assert!(said[0].to_lowercase().contains("best of times"), "{said:?}");
+    // It writes what it hears in the language it is told.
+    assert!(!said[1].is_empty() && said[1] != said[0], "{said:?}");
+    let mut speaker = Client::connect(&server, "/v1/realtime/insights/unknown").await?;
+    let config = json!({"languageCode": "tlh", "speechRecognition": {"encoding": "LINEAR16", "sampleRateHertz": rate}});
+    let start = json!({"type": "start_request", "config": config, "speaker": {"userId": "ana@example.org"}});
+    speaker.send_json(start).await?;
+    let refused = speaker.until("a refusal", |frame| inner(frame) == Some("error")).await?;
+    assert_eq!(refused["message"]["code"], "unsupported_language");
+    let details = refused["message"]["details"].as_str().unwrap_or_default();
+    assert!(details.contains("\"tlh\"") && details.contains("de"), "{details}");
     server.stop().await?;
     Ok(())
 }

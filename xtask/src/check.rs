@@ -39,6 +39,34 @@ const LONG: &[Proof] = &[
         arguments: &["bench", "--package", "hearsay-tests", "--bench", "speech", "--", "words"],
     },
     Proof {
+        what: "twenty live streams over recognizers that are killed, drained, cut off and frozen have the same words",
+        arguments: &["bench", "--package", "hearsay-tests", "--bench", "pool", "--", "faults", "20", "60"],
+    },
+    Proof {
+        what: "five minutes of a recording whose recognizer is killed ten times have the same words",
+        arguments: &["bench", "--package", "hearsay-tests", "--bench", "pool", "--", "kills", "10"],
+    },
+    Proof {
+        what: "of twice the streams a recognizer is rated at, those admitted keep their target and the rest are told",
+        arguments: &["bench", "--package", "hearsay-tests", "--bench", "pool", "--", "overload", "2"],
+    },
+    Proof {
+        what: "fourteen live streams a core without partials, each with the words it has alone",
+        arguments: &["bench", "--package", "hearsay-tests", "--bench", "pool", "--", "streams", "14", "0.35", "none"],
+    },
+    Proof {
+        what: "ten live streams a core with partials each second, each with the words it has alone",
+        arguments: &["bench", "--package", "hearsay-tests", "--bench", "pool", "--", "streams", "10", "0.35", "1s"],
+    },
+    Proof {
+        what: "a gateway takes at most three times the processor time of a plain relay",
+        arguments: &["bench", "--package", "hearsay-tests", "--bench", "pool", "--", "relay"],
+    },
+    Proof {
+        what: "the speech models on ONNX Runtime hear what they hear in the program",
+        arguments: &["test", "--package", "hearsay-speech", "--features", "onnxruntime", "--", "onnx_runtime"],
+    },
+    Proof {
         what: "how soon a final reaches a subscriber after the last sample of speech, over the read part, live",
         arguments: &["bench", "--package", "hearsay-tests", "--bench", "speech", "--", "latency"],
     },
