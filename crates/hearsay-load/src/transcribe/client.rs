@@ -264,14 +264,28 @@ struct Thread {
     acked: Acked,
 }
 
+/// What the listening half tells the speaking one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Told {
+    acked: Acked,
+    /// The server keeps the stream for who returns.
+    keeps: bool,
+}
+
 impl Thread {
     fn note(&mut self, text: &str) {
         if let Some(position) = position(text) {
             self.position = Some(position);
         }
-        if let Frame::Token(token) = Frame::parse(text) {
-            self.token = Some(token);
+        match Frame::parse(text) {
+            Frame::Token(token) => self.token = Some(token),
+            Frame::Acknowledged(acked) => self.acked.or_later(acked),
+            _ => {}
         }
+    }
+
+    fn told(&self) -> Told {
+        Told { acked: self.acked, keeps: self.token.is_some() }
     }
 }
 
@@ -335,9 +349,9 @@ impl<'a> Speaker<'a> {
     /// Speaks and listens over the present connection.
     async fn talk(&mut self, begun: Instant, printer: &Printer<'_>) -> Result<(), TranscribeError> {
         let Self { name, audio, fast, bar, line, thread, .. } = self;
-        let (acknowledged, acknowledgements) = watch::channel(thread.acked);
-        let listening = listen(name, line.heard.drain(..), &mut line.frames, bar, thread, acknowledged, printer);
-        let speaking = speak(name, audio, *fast, begun, bar, &mut line.sink, acknowledgements);
+        let (tell, told) = watch::channel(thread.told());
+        let listening = listen(name, line.heard.drain(..), &mut line.frames, bar, thread, tell, printer);
+        let speaking = speak(name, audio, *fast, begun, bar, &mut line.sink, told);
         tokio::pin!(listening, speaking);
         let spoken = tokio::select! {
             heard = &mut listening => return heard,
@@ -462,17 +476,21 @@ async fn speak(
     begun: Instant,
     bar: &Bar,
     sink: &mut SplitSink<Socket, Message>,
-    mut acknowledgements: watch::Receiver<Acked>,
+    mut told: watch::Receiver<Told>,
 ) -> Result<(), TranscribeError> {
     let silent = |awaited| ClientError::Silent { speaker: name.to_owned(), awaited };
     while let Some(chunk) = audio.next() {
         let pace = Pace::after(chunk.start_ms);
         let ms = chunk.end_ms - chunk.start_ms;
-        let room = acknowledgements
-            .wait_for(|acked| audio.has_room(*acked) && (!fast || pace.fits(ms, acked.ms)))
-            .map_ok(|acked| *acked);
+        let room = told
+            .wait_for(|it| (!it.keeps || audio.has_room(it.acked)) && (!fast || pace.fits(ms, it.acked.ms)))
+            .map_ok(|it| *it);
         match timeout(ANSWER_TIMEOUT, room).await {
-            Ok(Ok(acked)) => audio.forget(acked),
+            // A server that keeps no streams never asks for anything again.
+            Ok(Ok(Told { acked, .. })) if !audio.has_room(acked) => {
+                audio.forget(Acked { restart: u64::MAX, ..acked });
+            }
+            Ok(Ok(Told { acked, .. })) => audio.forget(acked),
             // The reader is done: it knows why.
             Ok(Err(_)) => break,
             Err(_) => return Err(silent("acknowledgement of the audio").into()),
@@ -497,7 +515,7 @@ async fn listen(
     frames: &mut SplitStream<Socket>,
     bar: &Bar,
     thread: &mut Thread,
-    acknowledged: watch::Sender<Acked>,
+    tell: watch::Sender<Told>,
     printer: &Printer<'_>,
 ) -> Result<(), TranscribeError> {
     let mut heard: VecDeque<String> = heard.collect();
@@ -509,22 +527,19 @@ async fn listen(
         };
         printer.frame(&text)?;
         thread.note(&text);
+        tell.send_if_modified(|told| std::mem::replace(told, thread.told()) != *told);
         match Frame::parse(&text) {
             Frame::Final(said) => {
                 bar.quiet();
                 printer.add(said)?;
             }
             Frame::Partial { speaker, text } => bar.heard(&speaker, &text),
-            Frame::Acknowledged(acked) => {
-                thread.acked.or_later(acked);
-                acknowledged.send_replace(thread.acked);
-            }
             Frame::Stopped => stopped = true,
             Frame::Completed => completed = true,
             Frame::Error { code, details, retry_after_ms } => {
                 return Err(ClientError::Refused { speaker: name.to_owned(), code, details, retry_after_ms }.into());
             }
-            Frame::Started | Frame::Token(_) | Frame::Resumed { .. } | Frame::Other => {}
+            Frame::Started | Frame::Acknowledged(_) | Frame::Token(_) | Frame::Resumed { .. } | Frame::Other => {}
         }
     }
     Ok(())

@@ -48,7 +48,7 @@ impl Frame {
         let string = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         match frame["type"].as_str() {
             Some("audio_ack") => frame["ms"].as_u64().map_or(Self::Other, |ms| {
-                let restart = frame["restart"].as_u64().unwrap_or_default();
+                let restart = frame["restart"].as_u64().or_else(|| frame["chunk"].as_u64()).unwrap_or_default();
                 Self::Acknowledged(Acked { ms, restart })
             }),
             Some("resume_token") => Self::Token(string(&frame["token"])),
