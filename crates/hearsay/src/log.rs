@@ -105,7 +105,8 @@ fn drive_lifecycles(bus: Arc<dyn Bus>, tasks: &Tasks) {
                 tracing::warn!(%error, "deadlines wait");
             }
             tokio::select! {
-                () = sleep(ROUND_EVERY) => {}
+                // Processes that were started together do not come together for long.
+                () = sleep(ROUND_EVERY.mul_f64(rand::random_range(0.8..1.2))) => {}
                 () = drain.finished() => return,
             }
         }
