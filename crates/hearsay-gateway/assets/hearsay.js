@@ -186,6 +186,11 @@ export class ChunkRing {
     return this.#bytes;
   }
 
+  /** Requests that were not handed to the socket. */
+  get unsentRequests() {
+    return this.#kept.slice(this.#unsent).flatMap(({ data }) => (typeof data === "string" ? data : []));
+  }
+
   /** Bytes that were not handed to the socket. */
   get unsentBytes() {
     let bytes = 0;
@@ -247,15 +252,27 @@ export class ChunkRing {
 
   /**
    * The server has begun another stream: numbers begin anew. Chunks that were handed to a socket belong to the old stream,
-   * whose words the server still finishes, and are not sent again: a lost word is better than a sentence twice.
+   * whose words the server still finishes, and are not sent again: a lost word is better than a sentence twice. Of the
+   * others the newest are kept, as many as a server takes at once; the rest counts as lost.
+   * @param {number} [most] Bytes to keep.
    * @returns {number} how many sent chunks were not acknowledged.
    */
-  restart() {
+  restart(most = Infinity) {
     const doubtful = this.#kept.slice(0, this.#unsent).filter((entry) => typeof entry.data !== "string" && entry.chunk >= this.#acked);
     while (this.#unsent > 0) this.#drop();
     this.#lost = 0;
     this.#acked = 0;
     this.#next = 0;
+    const spoken = (/** @type {Kept} */ { data, bytes }) => (typeof data === "string" ? 0 : bytes);
+    let bytes = this.#kept.reduce((sum, entry) => sum + spoken(entry), 0);
+    this.#kept = this.#kept.filter((entry) => {
+      // A request holds for what comes behind it, too.
+      if (typeof entry.data === "string" || bytes <= most) return true;
+      bytes -= entry.bytes;
+      this.#bytes -= entry.bytes;
+      this.#lost += 1;
+      return false;
+    });
     for (const entry of this.#kept) {
       entry.chunk = this.#next;
       if (typeof entry.data !== "string") this.#next += 1;
@@ -404,6 +421,14 @@ const HELD_MS = 5_000;
 const HURRY_MS = 1_000;
 /** Codes that say no: coming back would be answered the same. */
 const FINAL_CODES = new Set([1000, 1002, 1003, 1007, 1008, 1009, 1010]);
+/** Errors about the connection and not about the request before them. */
+const ASIDE = new Set(["token_expired", "slow_reader", "too_fast"]);
+/** What a start is answered with. */
+const WELCOME = ["started_listening", "conversation_created", "recognition_started"];
+/** Audio that a new stream is given at once: below what a server lets run ahead of real time. */
+const BURST_S = 20;
+/** How streams of packets begin that make sense from their beginning only: Ogg, WebM, FLAC. */
+const HEADS = ["OggS", "\x1a\x45\xdf\xa3", "fLaC"];
 
 /** Thrown by a `renewToken` hook to say that asking again is of no use. */
 export class TokenRefused extends Error {
@@ -431,8 +456,14 @@ export class TokenRefused extends Error {
  *   server began a new stream, `missing` counts chunks of which it is not known whether the old one finished them
  * - `ack`: `{ chunk, ms }`: what the server's log covers; `repeated`: a frame that was not shown twice
  * - `lost`: `{ chunks }`: audio that had to be given up; `conversation`: `{ id }`, at every word of one
+ * - `refused`: `{ code, details }`: the server does not take the stream up again, nor a new one in its place. It is over;
+ *   the socket stays, and takes another start
  *
- * Final are: `close()` here, the server's 1000, and codes that say no (1002, 1003, 1007, 1008, 1009, 1010).
+ * Final are: `close()` here, the server's 1000, and codes that say no (1002, 1003, 1007, 1008, 1009, 1010), but for a
+ * reader that was too slow, which goes on where it was.
+ *
+ * A new stream begins in the middle of what is said. Ogg, WebM and FLAC cannot: of those, what was not sent is given up, and
+ * at a `reconnected` with `stream: "new"` their recorder is to be started anew, as {@link Voice} does.
  */
 export class HearsaySocket extends Target {
   static CONNECTING = 0;
@@ -474,14 +505,15 @@ export class HearsaySocket extends Target {
   #pings = 0;
   #pingedAt = 0;
   #refusals = 0;
-  /** The server said that the token is what it minds. */ #expired = false;
+  /** @type {{ code: string, details: string } | undefined} */ #refusal;
   #returned = false;
   #retryAfterMs = 0;
   /** @type {Frame | undefined} The start request as it holds now. */ #start;
   /** The caller asked for acknowledgements itself, and is shown them. */ #showsAcks = false;
   /** A stream is under way, as far as the caller knows. */ #streaming = false;
   #stopping = false;
-  /** The caller has not heard yet that its start was taken. */ #awaitsStart = false;
+  /** What the caller has not heard yet of the answer to its start. @type {Set<string>} */ #untold = new Set();
+  /** The stream's messages are parts of one file. */ #contained = false;
   /** @type {"no" | "asked" | "plain"} A returning stream's start is out, with or without a resume token. */ #returning = "no";
   /** @type {string | undefined} */ #resume;
   /** @type {string | undefined} */ #stream;
@@ -538,6 +570,11 @@ export class HearsaySocket extends Target {
 
   get conversationId() {
     return this.#conversation;
+  }
+
+  /** The last error the server told of on this connection, or on the one that broke last. */
+  get refusal() {
+    return this.#refusal;
   }
 
   /** Chunks sent so far, acknowledged, and given up. */
@@ -597,7 +634,11 @@ export class HearsaySocket extends Target {
       if (this.#opened) this.#socket?.send(/** @type {any} */ (data));
       return;
     }
-    this.#ring.push(data instanceof Blob ? data : copied(data));
+    const chunk = data instanceof Blob ? data : copied(data);
+    // What a recorder makes comes as blobs.
+    if (this.#ring.push(chunk) === 0 && this.#compressed) {
+      this.#contained ||= chunk instanceof Blob || HEADS.some((head) => begins(chunk, head));
+    }
     this.#tellLost();
     this.#flush();
   }
@@ -615,6 +656,11 @@ export class HearsaySocket extends Target {
     this.#later(PATIENCE_MS, () => this.#end(1006, "", false));
   }
 
+  get #compressed() {
+    const { encoding = "LINEAR16" } = this.#start?.config?.speechRecognition ?? {};
+    return !["LINEAR16", "MULAW"].includes(String(encoding).toUpperCase());
+  }
+
   /** @param {string} text */
   #sendText(text) {
     const request = text.startsWith("{") ? parsed(text) : undefined;
@@ -623,12 +669,13 @@ export class HearsaySocket extends Target {
         const wanted = /** @type {Frame} */ (request);
         this.#showsAcks = wanted.hearsay?.ack === true;
         this.#start = { ...wanted, hearsay: { ...wanted.hearsay, ack: true } };
-        this.#awaitsStart = true;
+        this.#untold = new Set(WELCOME);
         if (!this.#streaming) {
           this.#streaming = true;
           this.#stopping = false;
           this.#ring.clear();
           this.#lostTold = 0;
+          this.#contained = false;
           this.#resume = this.#stream = undefined;
         }
         if (this.#opened && this.#returning === "no") this.#socket?.send(JSON.stringify(this.#start));
@@ -691,7 +738,10 @@ export class HearsaySocket extends Target {
     try {
       await this.#freshen();
     } catch (error) {
-      if (error instanceof TokenRefused) return this.#end(1008, error.message, false);
+      if (error instanceof TokenRefused) {
+        this.#refusal = { code: "forbidden", details: error.message };
+        return this.#end(1008, error.message, false);
+      }
       return this.#retry();
     }
     if (this.readyState >= HearsaySocket.CLOSING) return;
@@ -768,6 +818,7 @@ export class HearsaySocket extends Target {
     const first = !this.#everOpen;
     this.#opened = this.#everOpen = true;
     this.#returned = !first;
+    this.#refusal = undefined;
     this.#refusals = 0;
     this.#heardAt = Date.now();
     this.#calmTimer = this.#later(CALM_MS, () => this.#backoff.reset());
@@ -801,14 +852,39 @@ export class HearsaySocket extends Target {
     if (this.#startTimer !== undefined) this.#cancel(this.#startTimer);
     this.#returning = "no";
     const before = this.#ring.next;
-    const missing = stream === "same" ? this.#ring.rewind(chunk) : this.#ring.restart();
+    const missing = stream === "same" ? this.#ring.rewind(chunk) : this.#ring.restart(this.#burst());
     this.#lostTold = this.#ring.lost;
     // Said to the old stream, and wanted of the new one too.
-    if (stream === "new" && this.#stopping) this.#ring.request('{"type":"stop_request"}');
+    const stops = (/** @type {string} */ text) => /^stop_/.test(parsed(text)?.type ?? "");
+    if (stream === "new" && this.#stopping && !this.#ring.unsentRequests.some(stops)) {
+      this.#ring.request('{"type":"stop_request"}');
+    }
     // What an old stream was sent, it may well have said.
-    if (stream === "same" && missing > 0) this.dispatchEvent(custom("lost", { chunks: missing }));
+    const lost = stream === "same" ? missing : this.#ring.lost;
+    if (lost > 0) this.dispatchEvent(custom("lost", { chunks: lost }));
     this.#flush();
     this.#back({ resent: stream === "same" ? Math.max(0, before - chunk - missing) : 0, missing, stream });
+  }
+
+  /** Bytes a new stream is given at once, as the server counts them. */
+  #burst() {
+    if (this.#contained) return 0;
+    if (this.#start?.hearsay?.recorded) return Infinity;
+    const { encoding = "LINEAR16", sampleRateHertz = 16_000 } = this.#start?.config?.speechRecognition ?? {};
+    const perSecond = { LINEAR16: 2 * sampleRateHertz, MULAW: sampleRateHertz, FLAC: 288_000 }[String(encoding).toUpperCase()];
+    return BURST_S * (perSecond ?? 64_000);
+  }
+
+  /** The server does not take the stream up again. @param {{ code: string, details: string }} refusal */
+  #strand(refusal) {
+    if (this.#startTimer !== undefined) this.#cancel(this.#startTimer);
+    this.#returning = "no";
+    this.#streaming = this.#stopping = false;
+    this.#resume = this.#stream = undefined;
+    this.#ring.clear();
+    this.#lostTold = 0;
+    this.#downSince = 0;
+    this.dispatchEvent(custom("refused", refusal));
   }
 
   /** @param {{ resent: number, missing: number, stream: "same" | "new" | "none" }} how */
@@ -874,36 +950,38 @@ export class HearsaySocket extends Target {
   #wrapped(message) {
     const again = this.#returning !== "no";
     switch (message.type) {
-      case "started_listening": {
-        const awaited = this.#awaitsStart;
-        this.#awaitsStart = false;
-        return awaited || !again;
-      }
+      case "started_listening":
+        return this.#untold.delete(message.type) || !again;
       case "conversation_created":
       case "recognition_started": {
         const known = message.data?.conversationId === this.#conversation;
         const listens = this.#kind === "listen" && this.#returned;
+        const awaited = this.#untold.delete(message.type);
         this.#conversation = message.data?.conversationId;
         this.dispatchEvent(custom("conversation", { id: this.#conversation }));
         // Without a token to return with there is no word to wait for.
         if (again && message.type === "recognition_started" && this.#returning === "plain") this.#startedAgain("new", 0);
-        return !known || !(again || listens);
+        return awaited || !known || !(again || listens);
       }
       case "recognition_stopped":
       case "conversation_completed":
         this.#streaming = this.#stopping = false;
         this.#resume = this.#stream = undefined;
         return true;
-      case "error":
-        this.#expired = message.code === "token_expired";
+      case "error": {
+        const { code = "", details = "" } = message;
+        this.#refusal = { code, details };
         this.#retryAfterMs = Number(message.retryAfterMs) || 0;
-        if (this.#returning === "asked" && !this.#retryAfterMs) {
+        if (!again || this.#retryAfterMs || ASIDE.has(code)) return true;
+        if (this.#returning === "asked" && details.startsWith("hearsay.resume")) {
           // The stream is no longer there to be resumed: a new one is.
           this.#resume = this.#stream = undefined;
           this.#startAgain();
           return false;
         }
+        this.#strand({ code, details });
         return true;
+      }
       default:
         return true;
     }
@@ -936,12 +1014,14 @@ export class HearsaySocket extends Target {
     if (this.#socket !== socket) return;
     const opened = this.#opened;
     this.#forget();
-    const renewable = this.#expired && this.#options.renewToken !== undefined;
-    const final = opened && FINAL_CODES.has(code) && !renewable;
+    const renewable = this.#refusal?.code === "token_expired" && this.#options.renewToken !== undefined;
+    // Nothing was wrong with what a slow reader is or asks.
+    const slow = this.#refusal?.code === "slow_reader" || reason.startsWith("slow_reader");
+    const final = opened && FINAL_CODES.has(code) && !renewable && !slow;
     if (this.readyState >= HearsaySocket.CLOSING || final) return this.#end(code, reason, clean);
     if (renewable) this.#refusals = 2;
     else if (!opened) this.#refusals += 1;
-    this.#expired = false;
+    if (renewable) this.#refusal = undefined;
     if (opened) this.#downSince ||= Date.now();
     this.#retry();
   }
@@ -1029,6 +1109,9 @@ function parsed(text) {
     return undefined;
   }
 }
+
+/** @param {ArrayBuffer} data @param {string} head */
+const begins = (data, head) => String.fromCharCode(...new Uint8Array(data, 0, Math.min(data.byteLength, head.length))) === head;
 
 /** @param {ArrayBufferLike | ArrayBufferView} data @returns {ArrayBuffer} */
 function copied(data) {
@@ -1125,6 +1208,12 @@ export class Voice extends Target {
       if (/** @type {CustomEvent} */ (event).detail.stream !== "new") return;
       this.clock.restart(socket.chunks.next);
       this.#waiting = [];
+      // A recorder's file makes sense from its beginning only.
+      if (this.#recorder && this.#recorder.state !== "inactive") this.#record();
+    });
+    socket.addEventListener("refused", (event) => {
+      this.#end(/** @type {CustomEvent} */ (event).detail.details);
+      socket.close(1000);
     });
     socket.addEventListener("ack", (event) => this.#acked(/** @type {CustomEvent} */ (event).detail));
     socket.addEventListener("close", (event) => this.#end(/** @type {CloseEvent} */ (event).reason || `closed with ${/** @type {CloseEvent} */ (event).code}`));
@@ -1181,14 +1270,21 @@ export class Voice extends Target {
 
   /** Compressed by the browser: a tenth of the bytes, and a little later. */
   #record() {
-    this.#sink = this.#context.createMediaStreamDestination();
-    this.#recorder = new MediaRecorder(this.#sink.stream, { mimeType: "audio/webm;codecs=opus", audioBitsPerSecond: 32_000 });
-    this.#recorder.ondataavailable = ({ data }) => {
+    this.#sink ??= this.#context.createMediaStreamDestination();
+    const before = this.#recorder;
+    if (before) {
+      before.ondataavailable = null;
+      before.stop();
+    }
+    const recorder = new MediaRecorder(this.#sink.stream, { mimeType: "audio/webm;codecs=opus", audioBitsPerSecond: 32_000 });
+    recorder.ondataavailable = ({ data }) => {
       if (data.size === 0) return;
       this.socket.send(data);
       this.clock.heard(this.#messageMs, performance.now());
     };
-    this.#recorder.start(this.#messageMs);
+    recorder.start(this.#messageMs);
+    if (this.muted) recorder.pause();
+    this.#recorder = recorder;
   }
 
   /** @param {{ pcm: ArrayBuffer, ms: number, peak: number }} heard */
@@ -1359,6 +1455,8 @@ const AGAIN_MS = 1_000;
 const QUIET_MS = 3_000;
 /** Insights kept of one conversation; the oldest go. */
 const MAX_INSIGHTS = 2_000;
+/** People remembered; first those go who left. */
+const MAX_MEMBERS = 1_000;
 /** People of whom one is asked what is known of them, when joining late. */
 const MAX_ASKED = 50;
 
@@ -1366,8 +1464,9 @@ const MAX_ASKED = 50;
  * One meeting: what is said in it, by whom, and a voice in it.
  *
  * Events with `detail`: `caption` (a {@link Caption}), `withdrawn` (a speaker's provisional caption is gone: its id),
- * `members`, `connection` (`{ state, delayMs }`), `reconnected`, `gap` (`{ reason, recovered }`: something is missing, or
- * was read again), `conversation` (`{ id, state: "began" | "ended" }`), `listeners` (`{ count }`), `trouble`
+ * `members`, `connection` (`{ state, delayMs }`), `reconnected`, `resumed` (`{ whole }`: the first word after a return says
+ * whether anything is missing), `gap` (`{ reason, recovered }`: something is missing, or was read again), `degraded` and
+ * `recovered` (`{ since, reason }`: what is said comes late, for the gateway cannot read it), `conversation` (`{ id, state: "began" | "ended" }`), `listeners` (`{ count }`), `trouble`
  * (`{ code, details }`), `insight` (an {@link Insight}, new or revised), `retracted` (its id), `analytics`, `history`
  * (`{ participant, conversations }`: somebody was in these before; for tokens that may read them), `frame` (every message
  * as it came).
@@ -1410,6 +1509,7 @@ export class Meeting extends Target {
   /** @type {Promise<string> | undefined} */ #renewing;
   #renewToken;
   #left = false;
+  /** This listener came back, and has not heard yet how much it missed. */ #returned = false;
 
   /**
    * @param {object} options
@@ -1450,6 +1550,7 @@ export class Meeting extends Target {
     socket.addEventListener("message", (event) => this.#frame(JSON.parse(/** @type {MessageEvent} */ (event).data)));
     socket.addEventListener("connection", (event) => this.#pass(event));
     socket.addEventListener("reconnected", (event) => {
+      this.#returned = true;
       this.#pass(event);
       // A listener whose conversation goes on is told so at once; where it ended meanwhile, nothing comes.
       clearTimeout(this.#quiet);
@@ -1461,7 +1562,10 @@ export class Meeting extends Target {
       this.#listening = undefined;
       if (this.#left) return;
       if (code !== 1000) {
-        this.dispatchEvent(custom("trouble", { code: code === 1008 ? "forbidden" : "closed", details: reason || `the server closed with ${code}` }));
+        const { refusal } = socket;
+        const forbidden = code === 1008 && ["forbidden", "token_expired"].includes(refusal?.code ?? "");
+        const details = refusal?.details || reason || `the server closed with ${code}`;
+        this.dispatchEvent(custom("trouble", { code: forbidden ? "forbidden" : "closed", details }));
         return;
       }
       // The conversation is over, or nobody opened one yet: the next of this name is waited for.
@@ -1645,6 +1749,12 @@ export class Meeting extends Target {
     if (!member) {
       member = { ...who, speaking: false, present: true };
       this.members.set(who.id, member);
+      if (this.members.size > MAX_MEMBERS) {
+        const [oldest] = this.members.keys();
+        const gone = [...this.members.values()].find(({ present }) => !present)?.id ?? oldest;
+        this.members.delete(gone);
+        this.earlier.delete(gone);
+      }
       this.#tellMembers();
     }
     return member;
@@ -1653,7 +1763,12 @@ export class Meeting extends Target {
   /** @param {Frame} frame */
   #frame(frame) {
     this.dispatchEvent(custom("frame", frame));
+    if (this.#returned) this.#resumed(frame);
     switch (frame.type) {
+      case "degraded":
+      case "recovered":
+        this.dispatchEvent(custom(frame.type, { since: frame.since, reason: frame.reason }));
+        return;
       case "snapshot":
         return this.#snapshot(frame.conversation);
       case "message_response":
@@ -1685,6 +1800,14 @@ export class Meeting extends Target {
         else this.dispatchEvent(custom("gap", { reason: frame.reason, recovered: false }));
         return;
     }
+  }
+
+  /** Every position is shown here, so that the first one proves that nothing lies between. @param {Frame} frame */
+  #resumed(frame) {
+    const missed = frame.type === "gap" || frame.type === "snapshot";
+    if (!missed && !parsePosition(frame.position)) return;
+    this.#returned = false;
+    this.dispatchEvent(custom("resumed", { whole: !missed }));
   }
 
   /** @param {string} id */
@@ -1786,6 +1909,8 @@ export class Meeting extends Target {
     const who = person(participant);
     if (!who.id || !conversations?.length) return;
     this.earlier.set(who.id, conversations);
+    const [oldest] = this.earlier.keys();
+    if (this.earlier.size > MAX_MEMBERS) this.earlier.delete(oldest);
     this.dispatchEvent(custom("history", { participant: who, conversations }));
   }
 

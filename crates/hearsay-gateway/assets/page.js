@@ -11,6 +11,11 @@ const ANNOUNCED_MS = 10_000;
 const MAX_TURNS = 1_000;
 /** A speaker who goes on after this much begins a new turn. */
 const TURN_MS = 45_000;
+/** And so does one whose turn holds this many sentences. */
+const MAX_SENTENCES = 40;
+/** Speakers whose hue is remembered, and lines whose insights are. */
+const MAX_HUES = 1_000;
+const MAX_EVIDENT = 4_000;
 /** Hues that differ for most eyes, in the order speakers appear. */
 const HUES = [195, 35, 300, 130, 255, 75, 340, 165];
 
@@ -154,11 +159,14 @@ let last;
 const forming = new Map();
 /** @type {Map<string, number>} */
 const hues = new Map();
+let appeared = 0;
 let following = true;
 
 /** @param {string} id */
 function hue(id) {
-  if (!hues.has(id)) hues.set(id, HUES[hues.size % HUES.length]);
+  if (!hues.has(id)) hues.set(id, HUES[appeared++ % HUES.length]);
+  const [oldest] = hues.keys();
+  if (hues.size > MAX_HUES) hues.delete(oldest);
   return String(hues.get(id));
 }
 
@@ -194,6 +202,11 @@ function newTurn({ speaker, at }) {
   return { article, words, speaker: speaker.id, at };
 }
 
+/** Whether a caption is part of this turn. @param {Turn} turn @param {import("./hearsay.js").Caption} caption */
+function continues(turn, { speaker, at }) {
+  return turn.speaker === speaker.id && at - turn.at < TURN_MS && turn.words.querySelectorAll(".said").length < MAX_SENTENCES;
+}
+
 /** @param {HTMLElement} part Finals stand before what is still forming. */
 function place(part) {
   const transcript = $("transcript");
@@ -219,7 +232,7 @@ function showForming(caption) {
     open = undefined;
   }
   if (!open) {
-    const goesOn = last !== undefined && last.speaker === id && caption.at - last.at < TURN_MS;
+    const goesOn = last !== undefined && continues(last, caption);
     const turn = goesOn && last ? last : newTurn(caption);
     const span = element("span", "forming");
     turn.words.append(span);
@@ -235,7 +248,7 @@ function showForming(caption) {
 function showFinal(caption) {
   const id = caption.speaker.id;
   const open = forming.get(id);
-  let turn = last !== undefined && last.speaker === id && caption.at - last.at < TURN_MS ? last : undefined;
+  let turn = last !== undefined && continues(last, caption) ? last : undefined;
   if (!turn && open?.own) {
     // The provisional turn becomes the final one, where it stands among finals.
     turn = open.turn;
@@ -365,6 +378,8 @@ function understand(insight) {
     const there = evident.get(id) ?? new Map();
     there.set(insight.id, insight);
     evident.set(id, there);
+    const [oldest] = evident.keys();
+    if (evident.size > MAX_EVIDENT) evident.delete(oldest);
   }
   for (const id of new Set([...linesOf(before), ...linesOf(insight)])) paint(id);
   if (insight.kind === "topic") drawTopics();
@@ -516,12 +531,14 @@ function recall(id) {
 
 /** @type {HTMLElement | undefined} The marker of a loss that still lasts. */
 let lostMarker;
+/** The marker of a return of which it is not known yet whether it lacks anything. @type {{ text: string, marker: HTMLElement } | undefined} */
+let back;
 let wasLive = false;
 
 /** @param {number} ms */
 const seconds = (ms) => `${(ms / 1_000).toFixed(ms < 9_950 ? 1 : 0)} s`;
 
-/** @param {"idle" | "connecting" | "live" | "waiting" | "closed"} state @param {string} text */
+/** @param {"idle" | "connecting" | "live" | "late" | "waiting" | "closed"} state @param {string} text */
 function connection(state, text) {
   const pill = $("connection");
   pill.dataset.state = state;
@@ -561,8 +578,16 @@ function follow(meeting) {
   on(meeting, "reconnected", ({ downMs }) => {
     lostMarker?.remove();
     lostMarker = undefined;
-    mark("back", `Back after ${seconds(downMs)}. Resumed where it broke off: nothing missed, nothing twice.`);
+    const text = `Back after ${seconds(downMs)}.`;
+    back = { text, marker: mark("back", `${text} Resumed where it broke off.`) };
   });
+  on(meeting, "resumed", ({ whole }) => {
+    const words = back?.marker.querySelector("span");
+    if (words) words.textContent = whole ? `${back?.text} Resumed where it broke off: nothing missed, nothing twice.` : `${back?.text}`;
+    back = undefined;
+  });
+  on(meeting, "degraded", () => connection("late", "Live, captions late"));
+  on(meeting, "recovered", () => connection("live", "Live"));
   on(meeting, "gap", ({ reason, recovered }) => {
     if (recovered) mark("back", "The conversation ended meanwhile; its last lines were read again.");
     else mark("gap", `Some lines before this are missing here (${reason}).`);
@@ -594,6 +619,7 @@ function people(members) {
   const known = new Map([...list.children].map((item) => [/** @type {HTMLElement} */ (item).dataset.id, /** @type {HTMLElement} */ (item)]));
   for (const member of members) {
     let item = known.get(member.id);
+    known.delete(member.id);
     if (!item) {
       item = element("li", "");
       item.dataset.id = member.id;
@@ -610,6 +636,7 @@ function people(members) {
     item.dataset.speaking = String(member.speaking);
     item.dataset.present = String(member.present);
   }
+  for (const forgotten of known.values()) forgotten.remove();
   brief();
 }
 

@@ -421,7 +421,8 @@ async fn become_socket(shared: Arc<Shared>, core: Core, upgrade: Upgrade, permit
     let view = View::listener().unfiltered(query.view_all).dialect(dialect);
     let opted = Opted {
         presence: query.presence,
-        positions: false,
+        // Who wants to see every position wants to know when none can be shown.
+        positions: query.view_all,
         analytics: query.presence,
         history: query.presence && history::allowed(&claims),
     };

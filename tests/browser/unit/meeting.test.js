@@ -20,8 +20,12 @@ class Wire extends EventTarget {
     this.url = url;
     Wire.last = this;
   }
+  /** @type {any} */ onclose = null;
   send() {}
   close() {}
+  drops(code = 1006, reason = "") {
+    this.onclose?.({ code, reason, wasClean: code !== 1006 });
+  }
   says(/** @type {any} */ frame) {
     this.onmessage?.({ data: JSON.stringify(frame), origin: "" });
   }
@@ -47,7 +51,7 @@ async function listen(t, answer = () => undefined) {
   /** @type {string[]} */ const asked = [];
   const meeting = new Meeting({ url: "http://h", meeting: "m", token: "a.b.c" });
   /** @type {[string, any][]} */ const seen = [];
-  for (const type of ["insight", "retracted", "analytics", "history"]) {
+  for (const type of ["insight", "retracted", "analytics", "history", "resumed", "gap", "trouble", "degraded", "recovered"]) {
     meeting.addEventListener(type, (event) => seen.push([type, /** @type {CustomEvent} */ (event).detail]));
   }
   meeting.listen();
@@ -117,4 +121,66 @@ test("what is known of who was here before is asked for once, and not again wher
     assert.deepEqual(seen.map(([type, { participant }]) => [type, participant.name]), allowed ? [["history", "Ana"]] : []);
     assert.deepEqual(meeting.earlier.get(ANA.userId), allowed ? earlier : undefined);
   }
+});
+
+const error = (/** @type {string} */ code) => ({ type: "message", message: { type: "error", code, details: `because of ${code}` } });
+
+test("only a token that is minded is called forbidden", async (t) => {
+  for (const [code, told] of /** @type {const} */ ([["forbidden", "forbidden"], ["too_fast", "closed"]])) {
+    const { seen, wire } = await listen(t);
+    wire.says(error(code));
+    wire.drops(1008, code);
+    assert.deepEqual(seen, [["trouble", { code: told, details: `because of ${code}` }]]);
+  }
+});
+
+test("a reader that was too slow keeps its meeting", async (t) => {
+  const { seen, wire } = await listen(t);
+  wire.says({ type: "event", kind: "stream_started", position: "0badcafe:3" });
+  wire.says(error("slow_reader"));
+  wire.drops(1008, "slow_reader since=0badcafe:4");
+  t.mock.timers.tick(250);
+  await settled();
+  assert.notEqual(Wire.last, wire);
+  assert.equal(new URL(Wire.last.url).searchParams.get("since"), "0badcafe:3");
+  assert.deepEqual(seen, [], "it is no trouble");
+});
+
+test("nothing is said to be whole before a position has come that proves it", async (t) => {
+  for (const [frame, whole] of /** @type {const} */ ([
+    [{ type: "event", kind: "stream_started", position: "0badcafe:4" }, true],
+    [{ type: "gap", from: "0badcafe:3", to: "0badcafe:9", reason: "retention" }, false],
+    [{ type: "snapshot", position: "0badcafe:9", conversation: { id: "1" } }, false],
+  ])) {
+    const { seen, wire } = await listen(t);
+    wire.says({ type: "event", kind: "stream_started", position: "0badcafe:3" });
+    wire.drops();
+    t.mock.timers.tick(250);
+    await settled();
+    Wire.last.onopen?.({});
+    Wire.last.says({ type: "message", message: { type: "conversation_created", data: { conversationId: "1" } } });
+    assert.deepEqual(seen, []);
+    Wire.last.says(frame);
+    Wire.last.says({ type: "event", kind: "stream_started", position: "0badcafe:10" });
+    assert.deepEqual(seen.filter(([type]) => type === "resumed"), [["resumed", { whole }]]);
+  }
+});
+
+test("a gateway that cannot read its log is told of, and that it can again", async (t) => {
+  const { seen, wire } = await listen(t);
+  const since = "2030-03-04T09:00:00.000Z";
+  wire.says({ type: "degraded", since, reason: "log" });
+  wire.says({ type: "recovered", since, reason: "log" });
+  assert.deepEqual(seen, [["degraded", { since, reason: "log" }], ["recovered", { since, reason: "log" }]]);
+});
+
+test("people are remembered up to a bound, who left first to be forgotten", async (t) => {
+  const { meeting, wire } = await listen(t);
+  const presence = (/** @type {string} */ kind, /** @type {number} */ number) => ({ type: "presence", kind, user: { id: `m-${number}`, name: "x", userId: `u-${number}` } });
+  for (let number = 0; number < 1_000; number += 1) wire.says(presence("joined", number));
+  wire.says(presence("left", 7));
+  wire.says(presence("joined", 1_000));
+  wire.says(presence("joined", 1_001));
+  assert.equal(meeting.members.size, 1_000);
+  assert.deepEqual([0, 1, 7, 1_001].map((number) => meeting.members.has(`u-${number}`)), [false, true, false, true]);
 });

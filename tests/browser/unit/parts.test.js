@@ -197,6 +197,18 @@ test("a new stream gets what was never sent, under new numbers", () => {
   assert.equal(ring.push(chunk()), 2);
 });
 
+test("a new stream gets no more than it may be given at once, the newest, and every request", () => {
+  const ring = new ChunkRing();
+  ring.request("modify");
+  for (let number = 0; number < 4; number += 1) ring.push(chunk());
+  ring.request("stop");
+  assert.deepEqual(ring.unsentRequests, ["modify", "stop"]);
+  ring.restart(2 * chunk().byteLength);
+  assert.deepEqual([ring.next, ring.lost, ring.bytes], [2, 2, 2 * chunk().byteLength + "modifystop".length]);
+  assert.deepEqual(sent(ring), ["modify", 0, 1, "stop"]);
+  assert.deepEqual(ring.unsentRequests, []);
+});
+
 test("the audio clock says when a place of the stream was heard", () => {
   const clock = new AudioClock();
   for (let number = 1; number <= 10; number += 1) clock.heard(40, 1_000 + number * 40);

@@ -77,7 +77,7 @@ async function connect(t, url, options = {}) {
     const frame = event.data.startsWith("{") ? JSON.parse(event.data) : { type: event.data };
     seen.push(frame.message?.type ?? frame.position ?? frame.type);
   };
-  for (const type of ["reconnected", "lost", "repeated"]) {
+  for (const type of ["reconnected", "lost", "repeated", "refused"]) {
     socket.addEventListener(type, (event) => (details[type] = /** @type {CustomEvent} */ (event).detail));
   }
   await settle();
@@ -336,6 +336,146 @@ test("codes that say no are final, others are not", async (t) => {
     socket.close();
     t.mock.timers.reset();
   }
+});
+
+test("a reader that was too slow goes on where it was", async (t) => {
+  const { socket, seen, tick } = await connect(t, LISTEN);
+  Wire.last.open();
+  Wire.last.says({ type: "message_response", position: "0badcafe:4" });
+  Wire.last.says(wrapped("error", { code: "slow_reader", details: "too slow" }));
+  Wire.last.drops(1008, "slow_reader since=0badcafe:6");
+  await tick(125);
+  assert.equal(new URL(Wire.last.url).searchParams.get("since"), "0badcafe:4", "from what it has seen, not from what was sent");
+  Wire.last.open();
+  Wire.last.says({ type: "message_response", position: "0badcafe:5" });
+  // The error may not have got through.
+  Wire.last.drops(1008, "slow_reader since=0badcafe:6");
+  await tick(250);
+  assert.deepEqual([socket.readyState, Wire.all.length], [1, 3]);
+  assert.deepEqual(seen, ["open", "0badcafe:4", "error", "0badcafe:5"]);
+  Wire.last.open();
+  Wire.last.says(wrapped("error", { code: "forbidden", details: "no" }));
+  Wire.last.drops(1008, "forbidden");
+  assert.equal(socket.readyState, 3, "any other refusal is one");
+  assert.deepEqual(socket.refusal, { code: "forbidden", details: "no" });
+});
+
+for (const answered of [0, 1, 2]) {
+  test(`whoever asked for a start is told of it once, though of the first answer only ${answered} of 3 messages came`, async (t) => {
+    const { socket, seen, tick } = await connect(t, SPEAK);
+    Wire.last.open();
+    socket.send(JSON.stringify({ type: "start_request" }));
+    const welcome = [wrapped("started_listening"), wrapped("conversation_created", data("1")), wrapped("recognition_started", data("1"))];
+    for (const frame of welcome.slice(0, answered)) Wire.last.says(frame);
+    Wire.last.drops();
+    await tick(125);
+    Wire.last.open();
+    started(Wire.last);
+    assert.deepEqual(seen, ["open", "started_listening", "conversation_created", "recognition_started"]);
+    Wire.last.drops();
+    await tick(250);
+    Wire.last.open();
+    started(Wire.last);
+    Wire.last.says({ type: "resumed", chunk: 0 });
+    assert.equal(seen.length, 4, "once");
+  });
+}
+
+test("a new stream is given no more at once than a server takes", async (t) => {
+  const { socket, details, tick } = await connect(t, SPEAK);
+  Wire.last.open();
+  socket.send(JSON.stringify({ type: "start_request", config: { speechRecognition: { encoding: "LINEAR16", sampleRateHertz: 8_000 } } }));
+  started(Wire.last);
+  Wire.last.drops();
+  // A second of audio each.
+  for (let second = 0; second < 60; second += 1) socket.send(new Uint8Array(16_000));
+  await tick(125);
+  Wire.last.open();
+  started(Wire.last, "s2");
+  assert.equal(Wire.last.short.slice(1).reduce((sum, bytes) => sum + bytes, 0), 20 * 16_000);
+  assert.deepEqual(details.lost, { chunks: 40 });
+  assert.equal(details.reconnected.stream, "new");
+  assert.equal(socket.chunks.next, 20);
+  // Of one that goes on, the server takes all.
+  Wire.last.drops();
+  await tick(250);
+  Wire.last.open();
+  started(Wire.last, "s2");
+  Wire.last.says({ type: "resumed", chunk: 0 });
+  assert.equal(Wire.last.short.length, 21);
+});
+
+for (const [data, head] of /** @type {const} */ ([["webm", [0x1a, 0x45, 0xdf, 0xa3]], ["ogg", [0x4f, 0x67, 0x67, 0x53]], ["packets", [0xfc, 1, 2, 3]]])) {
+  test(`a new stream gets nothing from the middle of a recorder's file: ${data}`, async (t) => {
+    const { socket, details, tick } = await connect(t, SPEAK);
+    Wire.last.open();
+    socket.send(JSON.stringify({ type: "start_request", config: { speechRecognition: { encoding: "OPUS" } } }));
+    started(Wire.last);
+    socket.send(new Uint8Array(head));
+    Wire.last.drops();
+    socket.send(new Uint8Array(2));
+    await tick(125);
+    Wire.last.open();
+    started(Wire.last, "s2");
+    socket.send(new Uint8Array(head));
+    assert.deepEqual(Wire.last.short.slice(1), data === "packets" ? [2, 4] : [4], data);
+    assert.deepEqual(details.lost, data === "packets" ? undefined : { chunks: 1 }, data);
+  });
+}
+
+for (const returns of ["asked", "plain"]) {
+  test(`a start that is refused after a return is the stream's end, and its owner is told: ${returns}`, async (t) => {
+    const { socket, seen, details, tick } = await connect(t, SPEAK);
+    Wire.last.open();
+    socket.send(JSON.stringify({ type: "start_request" }));
+    if (returns === "asked") started(Wire.last);
+    Wire.last.drops();
+    await tick(125);
+    Wire.last.open();
+    // Nothing that is said about a start.
+    Wire.last.says(wrapped("error", { code: "token_expired", details: "access_token has expired" }));
+    assert.equal(details.refused, undefined);
+    Wire.last.says(wrapped("error", { code: "forbidden", details: "the token does not allow speaking (publish)" }));
+    assert.deepEqual(details.refused, { code: "forbidden", details: "the token does not allow speaking (publish)" });
+    assert.deepEqual(seen.slice(-2), ["error", "error"]);
+    assert.deepEqual(Wire.last.short, ["start_request"], "not asked again");
+    await tick(60_000);
+    assert.equal(Wire.all.length, 2, "and not for ever");
+    // It may be tried again by whoever knows better.
+    socket.send(JSON.stringify({ type: "start_request" }));
+    assert.deepEqual(Wire.last.short.filter((it) => it !== "__PING__"), ["start_request", "start_request"]);
+  });
+}
+
+test("only what is said of the resume token is an answer to it", async (t) => {
+  const { socket, seen, tick } = await connect(t, SPEAK);
+  Wire.last.open();
+  socket.send(JSON.stringify({ type: "start_request" }));
+  started(Wire.last);
+  socket.send(new Uint8Array(1));
+  Wire.last.drops();
+  await tick(125);
+  Wire.last.open();
+  Wire.last.says(wrapped("error", { code: "token_expired", details: "access_token has expired" }));
+  assert.deepEqual(Wire.last.short, ["start_request"], "the stream may still be there");
+  started(Wire.last);
+  Wire.last.says({ type: "resumed", chunk: 0 });
+  assert.deepEqual(Wire.last.short, ["start_request", 1]);
+  assert.equal(seen.at(-1), "error");
+});
+
+test("a stop that was never sent is sent once", async (t) => {
+  const { socket, tick } = await connect(t, SPEAK);
+  Wire.last.open();
+  socket.send(JSON.stringify({ type: "start_request" }));
+  started(Wire.last);
+  Wire.last.drops();
+  socket.send(new Uint8Array(1));
+  socket.send(JSON.stringify({ type: "stop_request" }));
+  await tick(125);
+  Wire.last.open();
+  started(Wire.last, "s2");
+  assert.deepEqual(Wire.last.short, ["start_request", 1, "stop_request"]);
 });
 
 test("a server that is full says how long to wait", async (t) => {
