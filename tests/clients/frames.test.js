@@ -192,3 +192,34 @@ test("item 24: samples split at odd bytes give the same text as unsplit ones", a
   assert.ok(errors(BECKETT, texts[0]) <= 2, texts[0]);
   assert.equal(texts[1], texts[0]);
 });
+
+test("item 22: behind a change to 8000 Hz in mid-stream, audio is recognized", async () => {
+  const speaker = await connect("/v1/streaming/modified");
+  speaker.send({ ...START, hearsay: { recorded: true } });
+  await until("its start", () => speaker.inner("recognition_started").length);
+  // Nobody speaks there for a moment.
+  const half = 3.3 * 2 * RATE;
+  for (let at = 0; at < half; at += 8_192) speaker.send(SOUND.subarray(at, Math.min(half, at + 8_192)));
+  speaker.send({ type: "modify_request", speechRecognition: { encoding: "LINEAR16", sampleRateHertz: RATE / 2 } });
+  const rest = SOUND.subarray(half);
+  const slower = Buffer.alloc(Math.floor(rest.length / 4) * 2);
+  for (let at = 0; at < slower.length; at += 2) slower.writeInt16LE((rest.readInt16LE(2 * at) + rest.readInt16LE(2 * at + 2)) >> 1, at);
+  for (let at = 0; at < slower.length; at += 8_192) speaker.send(slower.subarray(at, at + 8_192));
+  speaker.send({ type: "stop_request" });
+  await within("the close", speaker.closed);
+  assert.equal(speaker.inner("session_modified").length, 1);
+  assert.ok(errors(BECKETT, speaker.said()) <= 2, speaker.said());
+});
+
+test("item 32: what was said right before a stop in mid-speech is in the transcript", async () => {
+  const speaker = await connect("/v1/streaming/flush");
+  speaker.send(START);
+  await until("its start", () => speaker.inner("recognition_started").length);
+  // The last word ends here, and no silence behind it says so.
+  await say((part) => speaker.send(part), 2.8);
+  speaker.send({ type: "stop_request" });
+  await within("the close", speaker.closed);
+  assert.ok(errors("Ever tried. Ever failed.", speaker.said()) === 0, speaker.said());
+  const order = speaker.frames().map(({ type, message }) => message?.type ?? type);
+  assert.ok(order.lastIndexOf("message_response") < Math.min(order.indexOf("conversation_completed"), order.indexOf("recognition_stopped")), order.join(" "));
+});

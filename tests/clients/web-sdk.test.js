@@ -145,3 +145,25 @@ for (const [how, id, lose] of /** @type {const} */ ([
     assert.equal(listener.getConversationId(), heard.conversation_created[0].data.conversationId);
   });
 }
+
+test("item 39: a subscriber that is late learns the conversation, and hears what the speaker hears", async () => {
+  const { connection, heard, text, play } = await speaker(server.url, "meeting-1");
+  await until("conversation_created", () => heard.conversation_created.length);
+  await say(play, 1);
+  const listener = await within("subscribe", new Symbl({ accessToken, basePath: server.url, logLevel: "error" }).subscribeToConnection("meeting-1"));
+  const other = ears(listener);
+  // Its first frame may have come already.
+  const known = listener.getConversationId();
+  /** @type {string[]} */ const order = [];
+  for (const name of EVENTS) listener.on(name, () => order.push(name));
+  await until("its conversation", () => listener.getConversationId());
+  assert.equal(listener.getConversationId(), heard.conversation_created[0].data.conversationId);
+  await say(play);
+  await connection.stopProcessing();
+  await until("processing_stopped", () => heard.processing_stopped.length);
+  assert.ok(/fail better/i.test(text()), text());
+  await until("what the subscriber heard", () => other.text() === text());
+  assert.ok(known || order[0] === "conversation_created", order.join(" "));
+  const finals = (/** @type {any[]} */ all) => all.filter(({ isFinal }) => isFinal).map((result) => JSON.stringify(result));
+  assert.deepEqual(finals(other.heard.speech_recognition), finals(heard.speech_recognition));
+});

@@ -450,7 +450,8 @@ function drawTopics() {
   $("talked-about").hidden = topics.length === 0;
   if (!meeting || topics.length === 0) return $("topics").replaceChildren();
   const at = new Map(meeting.captions.map((caption) => [caption.id, caption.at]));
-  const [first = 0, last = 0] = [meeting.captions[0]?.at, meeting.captions.at(-1)?.at];
+  // Who began first may have ended last.
+  const [first, last] = meeting.captions.reduce(([least, most], caption) => [Math.min(least, caption.at), Math.max(most, caption.at)], [Infinity, 0]);
   const span = Math.max(1, last - first);
   const items = topics.slice(0, MAX_TOPICS).map((topic) => {
     const item = element("li", "");
@@ -684,6 +685,7 @@ function watch(voice) {
   on(voice, "ended", () => {
     clearInterval(backlog);
     for (const id of ["backlog", "speed", "ladder"]) $(id).textContent = "–";
+    if ($("notice").textContent?.startsWith("Playing ")) notice("");
     speaking(undefined);
   });
 }

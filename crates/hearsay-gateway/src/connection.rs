@@ -149,7 +149,8 @@ struct Live {
     uplink: Uplink,
     events: Events,
     publisher: StreamPublisher,
-    participant: Arc<Participant>,
+    /// As the log has it.
+    started: Arc<StreamStarted>,
     config: SpeakerConfig,
     opted: Opted,
     place: Place,
@@ -341,6 +342,7 @@ impl Connection {
                 Some(Input::Started(answer))
             }
             Effect::Join => self.join().await,
+            Effect::Opt(request) => self.opt(&request).await,
             Effect::Audio(chunk) => {
                 let live = self.live.as_ref()?;
                 live.uplink.chunk(chunk).await.err().map(failed)
@@ -456,34 +458,27 @@ impl Connection {
         config.format = uplink.format();
         let patience = self.shared.config.log_patience.get();
         let mut publisher = StreamPublisher::claim(&self.shared.bus, &key, stream, patience).await?;
-        let started = Event::StreamStarted(Arc::new(StreamStarted {
+        let started = Arc::new(StreamStarted {
             stream,
-            participant: Arc::clone(&participant),
+            participant,
             gateway: self.shared.gateway,
             config: config.clone(),
             origin: uplink.origin(),
             recorded,
             no_connection_timeout: request.no_connection_timeout,
-        }));
-        let began = publisher.publish(started).await?.position;
-        let Extension { presence, health, ack, .. } = request.extension;
-        let opted = Opted {
-            presence,
-            positions: ack,
-            analytics: presence || health,
-            history: presence && history::allowed(&self.speaker.claims),
-        };
+        });
+        let began = publisher.publish(Event::StreamStarted(Arc::clone(&started))).await?.position;
+        let opted = opted(&request.extension, &self.speaker.claims);
         let conversation = key.conversation;
         let resumed =
             resumed.then(|| Resumed { chunk: uplink.first(), format: uplink.format(), behind: uplink.behind() });
-        let came = participant;
         let live = Live {
             key,
             stream,
             uplink,
             events,
             publisher,
-            participant: Arc::clone(&came),
+            started,
             config,
             opted,
             place,
@@ -497,6 +492,35 @@ impl Connection {
         self.counting = Some(live.uplink.finals());
         self.live = Some(live);
         Ok(Started { conversation, stream, resume, resumed })
+    }
+
+    /// A client that starts again asks for other things beside its configuration.
+    async fn opt(&mut self, request: &StartRequest) -> Option<Input> {
+        let opted = opted(&request.extension, &self.speaker.claims);
+        let live = self.live.as_mut()?;
+        live.opted = opted;
+        let timeout = request.no_connection_timeout;
+        // The log waits for lost speakers as the latest start says.
+        let asked = (timeout != live.no_connection_timeout).then(|| {
+            Arc::new(StreamStarted {
+                config: live.config.clone(),
+                no_connection_timeout: timeout,
+                ..(*live.started).clone()
+            })
+        });
+        live.no_connection_timeout = timeout;
+        let told = match asked {
+            Some(started) => {
+                live.started = Arc::clone(&started);
+                live.publisher.publish(Event::StreamStarted(started)).await.err()
+            }
+            None => None,
+        };
+        let view = self.view(&self.live.as_ref()?.config);
+        if let Some((_, member)) = &self.member {
+            member.set_view(view, opted);
+        }
+        told.map(unpublished)
     }
 
     fn view(&self, config: &SpeakerConfig) -> View {
@@ -528,7 +552,7 @@ impl Connection {
             Ok(Ok(member)) => {
                 if first {
                     let (publisher, generation) = live.publisher.place();
-                    history::tell(&self.shared, &key, &live.participant, publisher, generation);
+                    history::tell(&self.shared, &key, &live.started.participant, publisher, generation);
                 }
                 self.member = Some((key, member));
                 None
@@ -579,8 +603,7 @@ impl Connection {
                 }
                 None
             }
-            Err(Error::Refused(refusal)) => Some(failed(UplinkError::Refused(refusal))),
-            Err(error @ Error::Unavailable(_)) => Some(failed(UplinkError::Broken(error.to_string()))),
+            Err(error) => Some(unpublished(error)),
         }
     }
 
@@ -742,6 +765,20 @@ fn outcome(answer: &Result<Started, StartFailure>) -> &'static str {
         Err(StartFailure::Unavailable(_)) => "unavailable",
         Err(StartFailure::NoResume(_)) => "no_resume",
     }
+}
+
+/// What a client opted into.
+fn opted(asked: &Extension, claims: &Claims) -> Opted {
+    let Extension { presence, health, ack, .. } = *asked;
+    Opted { presence, positions: ack, analytics: presence || health, history: presence && history::allowed(claims) }
+}
+
+/// The log did not take what was said of a stream.
+fn unpublished(error: Error) -> Input {
+    failed(match error {
+        Error::Refused(refusal) => UplinkError::Refused(refusal),
+        error @ Error::Unavailable(_) => UplinkError::Broken(error.to_string()),
+    })
 }
 
 fn failed(error: UplinkError) -> Input {

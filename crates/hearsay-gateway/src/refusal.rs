@@ -55,7 +55,8 @@ impl Refusals {
 }
 
 impl Hold {
-    pub(crate) async fn wait(self) {
+    /// The refusal is held as long as this is, also while it is told.
+    pub(crate) async fn wait(&self) {
         tokio::time::sleep(self.delay).await;
     }
 }

@@ -30,7 +30,6 @@ pub(crate) fn text(reply: &Reply) -> Cow<'static, str> {
     }
 }
 
-/// What a recognizer has heard is what it was sent; what it is behind by is not yet on the log.
 fn stream_health(health: &Health, stream: StreamId) -> String {
     let (heard, covered) = (health.heard.millis(), health.covered.millis());
     let ladder = match health.ladder {

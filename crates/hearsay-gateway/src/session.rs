@@ -31,8 +31,6 @@ use crate::request::Source;
 
 /// At most this often is audio acknowledged to the client.
 const ACK_EVERY: Duration = Duration::from_millis(250);
-/// Stream health without a change of ladder is told this often.
-const HEALTH_EVERY: Duration = Duration::from_secs(5);
 /// What a client is told to wait when nothing says how long an overload lasts.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Most audio a returning client is taken to have kept: more than the memory of any that we know.
@@ -143,6 +141,8 @@ pub(crate) enum Effect {
     Start(Box<StartRequest>),
     /// Results flow to this socket from here on.
     Join,
+    /// What is asked beside the configuration holds from here on.
+    Opt(Box<StartRequest>),
     /// For the stream; dropped when there is none.
     Audio(Bytes),
     /// The stream, and what this socket is shown, are as `config` says from here on. `told` is sent once the recognizer has
@@ -339,7 +339,6 @@ struct Live {
     started: Started,
     pace: Pace,
     acks: Acks,
-    health_told: Option<(Instant, u32)>,
     /// In the middle of an utterance, by what the recognizer said last.
     speaking: bool,
     leaving: Option<Leaving>,
@@ -624,8 +623,12 @@ impl Session {
                 // A reconnect race of a client: the stream goes on, with what is asked now. Who speaks stays.
                 let recorded = live.start.extension.recorded;
                 let changed = live.start.config != start.config;
+                let opts = beside(&live.start) != beside(&start);
                 live.start = start;
                 live.start.extension.recorded = recorded;
+                if opts {
+                    effects.push_back(Effect::Opt(live.start.clone()));
+                }
                 let told = welcome(&live.started, &live.start.extension);
                 if changed {
                     live.pace.set_format(&live.start.config);
@@ -659,7 +662,7 @@ impl Session {
                 }
                 let pace = Pace::new(&start, self.limits.pace_burst, behind, now);
                 let acks = Acks::default();
-                let live = Live { start, started, pace, acks, health_told: None, speaking: false, leaving: None };
+                let live = Live { start, started, pace, acks, speaking: false, leaving: None };
                 self.phase = Phase::Listening(Box::new(live));
                 return;
             }
@@ -855,16 +858,13 @@ impl Session {
                 self.refuse(ClientError::new(ErrorCode::TooFast, error.to_string()), effects);
             }
             UplinkEvent::Health(health) => {
-                let due = live.health_told.is_none_or(|(at, ladder)| {
-                    ladder != health.ladder || now.saturating_duration_since(at) >= HEALTH_EVERY
-                });
-                if asked.health && due {
-                    live.health_told = Some((now, health.ladder));
+                if asked.health {
                     effects.push_back(Effect::Send(Reply::Health { health, stream: live.started.stream }));
                 }
             }
             UplinkEvent::Signal(signal) => {
-                if asked.health {
+                // That somebody speaks is told as presence, and to everybody.
+                if asked.health && signal.kind != SignalKind::SpeechStart {
                     effects.push_back(Effect::Send(Reply::Signal(signal)));
                 }
                 match signal.kind {
@@ -963,6 +963,12 @@ impl Session {
         self.story.refused += 1;
         effects.push_back(Effect::Send(Reply::Error { error, retry_after: Some(retry_after) }));
     }
+}
+
+/// What a start asks beside its configuration, and another may ask otherwise.
+fn beside(start: &StartRequest) -> (bool, bool, bool, Duration) {
+    let Extension { presence, health, ack, .. } = start.extension;
+    (presence, health, ack, start.no_connection_timeout)
 }
 
 /// The three messages every start is answered with, in the order clients use them.

@@ -328,6 +328,31 @@ async fn c15_a_second_start_is_answered_by_the_same_conversation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn c15_a_second_start_opts_in_as_the_first_does() {
+    let house = House::open().await;
+    let mut client = house.socket("/v1/streaming/m").await;
+    client.start(START).await;
+    let other = r#"{"type":"start_request","noConnectionTimeout":30,"hearsay":{"presence":true}}"#;
+    client.start(other).await;
+    let mut ben = house.socket("/v1/streaming/m").await;
+    ben.start(r#"{"type":"start_request","speaker":{"userId":"ben@example.org","name":"Ben"}}"#).await;
+    loop {
+        let told = client.until("presence").await;
+        if told["user"]["name"] == "Ben" {
+            break;
+        }
+    }
+    // The conversation waits for who is lost as long as was asked last.
+    let mut log = house.socket("/v1/subscribe/m?view=all&history=all").await;
+    let mut starts = 0;
+    while starts < 3 {
+        let event = log.until("event").await;
+        starts += u32::from(event["kind"] == "stream_started");
+    }
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn c22_a_modified_stream_goes_on_and_says_so() {
     let house = House::open().await;
     let mut client = house.socket("/v1/streaming/m").await;
@@ -744,6 +769,32 @@ async fn connections_beyond_the_permits_are_told_to_come_back() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(house.http("GET /healthz HTTP/1.1", "").await.starts_with("HTTP/1.1 200"));
     drop(held);
+    house.close().await;
+}
+
+/// Whoever is told that there is no room takes a place among those who are told, until they have been.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_that_is_not_asked_for_holds_its_place() {
+    let config = hearsay_gateway::Config {
+        connections: 2.try_into().unwrap(),
+        refusals_per_address: 1.try_into().unwrap(),
+        refusal_delay: HumanDuration::from_millis(50),
+        handshake: HumanDuration::from_secs(15),
+        ..config()
+    };
+    let house = House::with(config, Limits::default()).await;
+    let _held = house.socket("/v1/streaming/m").await;
+    // It is waited for its request, which never comes.
+    let silent = TcpStream::connect(house.address).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut other = TcpStream::connect(house.address).await.unwrap();
+    let _ = other.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let mut told = Vec::new();
+    let _ = other.read_to_end(&mut told).await;
+    assert!(told.is_empty(), "{}", String::from_utf8_lossy(&told));
+    drop(silent);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(house.http("GET /healthz HTTP/1.1", "").await.starts_with("HTTP/1.1 503"), "one who is gone holds none");
     house.close().await;
 }
 

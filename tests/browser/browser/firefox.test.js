@@ -5,18 +5,22 @@ import { after, before, test } from "node:test";
 
 import { until } from "../lib/browser.js";
 import { firefox } from "../lib/firefox.js";
+import { proxy } from "../lib/proxy.js";
 import { start, wav } from "../lib/server.js";
 import { cut, errors, BECKETT } from "../lib/sound.js";
 
 /** @type {Awaited<ReturnType<typeof start>>} */ let server;
+/** @type {Awaited<ReturnType<typeof proxy>>} */ let network;
 /** @type {Awaited<ReturnType<typeof firefox>>} */ let browser;
 
 before(async () => {
   server = await start();
+  network = await proxy(server.url);
   browser = await firefox();
 });
 after(async () => {
   await browser?.close();
+  await network.close();
   await server.stop();
 });
 
@@ -56,4 +60,24 @@ test("the microphone speaks, is muted, and stops", async () => {
   await browser.click("#microphone");
   await until("silence", on, (is) => !is);
   assert.deepEqual(browser.complaints, []);
+});
+
+test("two people see who said what, also one whose connection breaks", async () => {
+  const gil = await browser.tab();
+  const kinds = `[...document.querySelectorAll(".marker")].map((marker) => marker.dataset.kind)`;
+  const all = `[...document.querySelectorAll("#transcript .turn")].flatMap((turn) => [...turn.querySelectorAll(".said")].map((said) => turn.querySelector(".who").textContent + ": " + said.textContent))`;
+  for (const [page, url, name] of /** @type {const} */ ([[browser, server.url, "Fay"], [gil, network.url, "Gil"]])) {
+    await page.goto(`${url}/?meeting=two&name=${name}#token=${server.token}`);
+    await until("live", () => page.json("document.querySelector('#connection').dataset.state"), (state) => state === "live");
+  }
+  await browser.setFile("#file", cut(wav("beckett.wav"), 0, 10));
+  await gil.setFile("#file", cut(wav("two_cities.wav"), 0, 16));
+  await until("both", () => gil.json(all), (lines) => ["Fay", "Gil"].every((name) => lines.some((/** @type {string} */ line) => line.startsWith(name))));
+  network.cut(1_500);
+  await until("the return", () => gil.json(kinds), (seen) => seen.includes("back"));
+  for (const page of [browser, gil]) await until("the end", () => page.json(kinds), (seen) => seen.includes("conversation"));
+  const [fays, gils] = [await browser.json(all), await gil.json(all)];
+  assert.deepEqual(gils, fays, "the same lines in the same order, none lost and none twice");
+  assert.match(fays.filter((/** @type {string} */ line) => line.startsWith("Gil")).join(" "), /best of times.*worst of times.*age of wisdom.*epoch of belief/is);
+  await gil.picture("firefox-resumed");
 });

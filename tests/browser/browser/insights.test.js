@@ -6,6 +6,7 @@ import { fileURLToPath } from "node:url";
 
 import { connected, launch, lines, picture, saidBy, tab, until } from "../lib/browser.js";
 import { start } from "../lib/server.js";
+import { again } from "../lib/sound.js";
 
 /** @type {Awaited<ReturnType<typeof start>>} */ let server;
 /** @type {import("playwright-core").Browser} */ let browser;
@@ -78,4 +79,34 @@ test("questions, tasks and watched words are listed, lead to their words, and ar
   assert.match((await maya.page.textContent(".earlier")) ?? "", /fix ready by Thursday.*Daniel · by Thu/is);
   await picture(maya.page, "returning-light");
   for (const { complaints } of [maya, daniel, late]) assert.deepEqual(complaints, []);
+});
+
+test("what a conversation keeps coming back to is drawn along its time, and leads to its words", async () => {
+  const all = [];
+  for (const name of ["Maya", "Daniel", "Olivia"]) {
+    const one = await tab(browser, { viewport: { width: 1280, height: 900 } });
+    await one.page.goto(`${server.url}/?meeting=topics&name=${name}#token=${server.token}`);
+    await connected(one.page);
+    all.push(one);
+  }
+  const [maya] = all;
+  // Enough sentences that topics are looked for before the end.
+  for (const { page } of all) await page.setInputFiles("#file", again(sound("maya"), 2));
+  /** Each topic, and how many strokes its line has. */
+  const topics = () =>
+    maya.page.$$eval("#topics .topic", (buttons) =>
+      buttons.map((button) => ({ what: button.querySelector(".what")?.textContent ?? "", strokes: button.querySelectorAll(".strip i").length, name: button.textContent })),
+    );
+  const [topic] = await until("a topic", topics, (found) => found.some(({ strokes }) => strokes >= 3));
+  assert.equal(topic.name, `${topic.what}, mentioned ${topic.strokes} times`, "read out, too");
+  const places = await maya.page.$$eval("#topics .strip i", (strokes) => strokes.map((stroke) => Number(/** @type {HTMLElement} */ (stroke).style.getPropertyValue("--at"))));
+  assert.ok(places.every((at) => at >= 0 && at <= 1), `${places}`);
+  await picture(maya.page, "topics-light");
+  await maya.page.click("#topics button");
+  const lit = () => maya.page.$$eval("mark[data-lit]", (marks) => marks.map((mark) => mark.textContent?.toLowerCase()));
+  assert.ok((await until("lit words", lit, (words) => words.length > 0)).every((words) => words?.includes(topic.what.toLowerCase().slice(0, 4))));
+  for (const { page, complaints } of all) {
+    await page.waitForSelector('.marker[data-kind="conversation"]');
+    assert.deepEqual(complaints, []);
+  }
 });

@@ -104,3 +104,41 @@ test("a listener that was away at the end reads the rest", async () => {
   assert.deepEqual(await lines(away.page), await lines(speaker.page));
   assert.ok((await markers(away.page)).some((text) => text.includes("read again")));
 });
+
+test("a page that was too slow to read keeps its meeting", async () => {
+  const speaker = await join(server.url, "Ana", "slow");
+  const slow = await join(network.url, "Slow", "slow");
+  await speaker.page.setInputFiles("#file", cut(wav("two_cities.wav"), 0, 16));
+  await until("a line", () => lines(slow.page), (all) => all.length > 0);
+  network.evict();
+  await slow.page.waitForSelector('.marker[data-kind="back"]');
+  await until("that nothing is missing", () => markers(slow.page), (all) => all.some((text) => text.endsWith("nothing missed, nothing twice.")));
+  for (const { page } of [speaker, slow]) await page.waitForSelector('.marker[data-kind="conversation"]');
+  assert.deepEqual(await lines(slow.page), await lines(speaker.page));
+  assert.equal(await slow.page.getAttribute("body", "data-view"), "meeting");
+});
+
+for (const compress of [false, true]) {
+  test(`where the server begins a new stream, what is said next is heard${compress ? ", compressed by the browser" : ""}`, async () => {
+    const name = compress ? "Eve" : "Ada";
+    const speaker = await tab(browser, { viewport: { width: 1280, height: 860 } });
+    // A token that is none: the server has no stream for it.
+    await speaker.page.addInitScript(() => {
+      const { send } = WebSocket.prototype;
+      WebSocket.prototype.send = function (/** @type {any} */ data) {
+        send.call(this, typeof data === "string" ? data.replace(/"resume":"[^"]*"/, '"resume":"spoilt"') : data);
+      };
+    });
+    await speaker.page.goto(`${network.url}/?meeting=anew-${compress}&name=${name}#token=${server.token}`);
+    await connected(speaker.page);
+    if (compress) await speaker.page.check("#compress");
+    await speaker.page.setInputFiles("#file", cut(wav("two_cities.wav"), 0, 24));
+    await until("lines before", () => lines(speaker.page), (all) => all.length >= 2);
+    network.cut(500);
+    await until("the new stream", () => speaker.page.textContent("#notice"), (text) => /^Your stream began anew/.test(text ?? ""));
+    const before = (await lines(speaker.page)).length;
+    await until("lines behind", () => lines(speaker.page), (all) => all.length >= before + 2);
+    await speaker.page.click("#microphone");
+    await speaker.page.waitForSelector("#microphone:not([data-on]):not(:disabled)");
+  });
+}

@@ -63,7 +63,7 @@ async function soundCard(folder) {
   };
 }
 
-/** One browser with one tab. */
+/** One browser, whose first tab it is. */
 export async function firefox() {
   const file = executable("Firefox", "firefox-esr", [process.env.FIREFOX, "/usr/bin/firefox", "/usr/bin/firefox-esr"]);
   await mkdir(PICTURES, { recursive: true });
@@ -121,15 +121,32 @@ export async function firefox() {
   await ask("session.new", { capabilities: {} });
   await ask("session.subscribe", { events: ["log.entryAdded"] });
   const { contexts } = await ask("browsingContext.getTree", {});
-  const { context } = contexts[0];
+  return {
+    ...tab(ask, contexts[0].context),
+    /** What their consoles say that is wrong. */
+    complaints,
+    /** Another one. */
+    tab: async () => tab(ask, (await ask("browsingContext.create", { type: "window" })).context),
+    async close() {
+      await ask("browser.close", {}).catch(() => child.kill("SIGKILL"));
+      const late = setTimeout(() => child.kill("SIGKILL"), PATIENCE);
+      await ended;
+      clearTimeout(late);
+      socket.close();
+      await card.close();
+      await rm(profile, { recursive: true, force: true, maxRetries: 5 });
+    },
+  };
+}
+
+/** @param {(method: string, params: object) => Promise<any>} ask @param {string} context */
+function tab(ask, context) {
   const evaluate = async (/** @type {string} */ expression) => {
     const { result, exceptionDetails } = await ask("script.evaluate", { expression, target: { context }, awaitPromise: true, userActivation: true });
     if (exceptionDetails) throw new Error(exceptionDetails.text);
     return result;
   };
   return {
-    /** What its console says that is wrong. */
-    complaints,
     version: async () => (await evaluate("navigator.userAgent")).value,
     /** @param {string} url */
     goto: (url) => ask("browsingContext.navigate", { context, url, wait: "complete" }),
@@ -146,15 +163,6 @@ export async function firefox() {
     async picture(name) {
       const { data } = await ask("browsingContext.captureScreenshot", { context });
       await writeFile(path.join(PICTURES, `${name}.png`), Buffer.from(data, "base64"));
-    },
-    async close() {
-      await ask("browser.close", {}).catch(() => child.kill("SIGKILL"));
-      const late = setTimeout(() => child.kill("SIGKILL"), PATIENCE);
-      await ended;
-      clearTimeout(late);
-      socket.close();
-      await card.close();
-      await rm(profile, { recursive: true, force: true, maxRetries: 5 });
     },
   };
 }

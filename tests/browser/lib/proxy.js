@@ -58,6 +58,22 @@ export async function proxy(url) {
         client.resume();
       }
     },
+    /** Ends every WebSocket as a server does with one that reads too slowly. Nothing else may be on its way. */
+    evict() {
+      const error = { type: "message", message: { type: "error", code: "slow_reader", details: "this connection reads too slowly" } };
+      const told = Buffer.from(JSON.stringify(error));
+      const reason = Buffer.concat([Buffer.of(0x03, 0xf0), Buffer.from("slow_reader since=00000000:0")]);
+      for (const [client, upstream] of clients) {
+        client.unpipe(upstream);
+        upstream.unpipe(client);
+        upstream.removeAllListeners("close");
+        open.delete(upstream);
+        upstream.resetAndDestroy();
+        client.write(Buffer.concat([Buffer.of(0x81, 126, told.length >> 8, told.length & 0xff), told, Buffer.of(0x88, reason.length), reason]));
+        client.once("data", () => client.end());
+        client.resume();
+      }
+    },
     /** Nothing passes any more, and nobody is told: what a lost network looks like. */
     freeze() {
       for (const socket of open) {

@@ -17,7 +17,17 @@ export function read(file) {
 export function cut(from, begin, end, silence = 0) {
   const { rate, data } = read(readFileSync(from));
   const at = (/** @type {number} */ seconds) => Math.min(data.length, Math.round(seconds * rate) * 2);
-  const samples = Buffer.concat([data.subarray(at(begin), at(end)), Buffer.alloc(Math.round(silence * rate) * 2)]);
+  return save(rate, Buffer.concat([data.subarray(at(begin), at(end)), Buffer.alloc(Math.round(silence * rate) * 2)]));
+}
+
+/** A recording so many times. @param {string} from @param {number} times */
+export function again(from, times) {
+  const { rate, data } = read(readFileSync(from));
+  return save(rate, Buffer.concat(Array(times).fill(data)));
+}
+
+/** @param {number} rate @param {Buffer} samples */
+function save(rate, samples) {
   const header = Buffer.alloc(44);
   header.write("RIFF", 0);
   header.writeUInt32LE(36 + samples.length, 4);

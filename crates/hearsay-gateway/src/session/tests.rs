@@ -188,6 +188,7 @@ fn name(effect: &Effect) -> String {
         Effect::Send(reply) => said(reply),
         Effect::Start(_) => "start".to_owned(),
         Effect::Join => "join".to_owned(),
+        Effect::Opt(_) => "opt".to_owned(),
         Effect::Audio(chunk) => format!("audio{}", chunk.len()),
         Effect::Finalize(id) => format!("finalize:{id}"),
         Effect::Finish(StreamEnd::Stopped { linger }) => format!("finish:stopped:{}", linger.as_secs()),
@@ -258,6 +259,9 @@ fn a_second_start_changes_the_configuration_and_opens_nothing() {
         r#"start; start "config":{"speechRecognition":{"sampleRateHertz":8000}}"#,
         "START configure:LINEAR16@8000(listening,created,recognizing)",
     );
+    check(r#"start; start "hearsay":{"presence":true}"#, "START opt listening created recognizing");
+    check(r#"start; start "noConnectionTimeout":30"#, "START opt listening created recognizing");
+    check(r#"start; start "hearsay":{"ack":true}; acked 3"#, "START opt listening created recognizing resume ack:3");
 }
 
 #[test]
@@ -430,8 +434,8 @@ fn acknowledgements_come_at_most_four_times_a_second() {
         "start listening created recognizing resume join ack:1 ack:4 ack:5",
     );
     check(
-        r#"start "hearsay":{"health":true}; health 0; health 0; health 1; wait 5000; health 1"#,
-        "START health:0 health:1 health:1",
+        r#"start "hearsay":{"health":true}; health 0; health 1; speech starts; speech pauses"#,
+        "START health:0 health:1 signal",
     );
 }
 
