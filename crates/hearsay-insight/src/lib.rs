@@ -4,13 +4,16 @@
 
 pub mod acts;
 pub mod analysis;
+mod deeds;
 pub mod grammar;
 pub mod heads;
 #[cfg(feature = "labelled")]
 pub mod labelled;
 pub mod meaning;
 pub mod redact;
+mod reply;
 pub mod sentiment;
 pub mod text;
 pub mod topics;
 pub mod trackers;
+mod watch;

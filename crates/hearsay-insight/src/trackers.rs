@@ -15,15 +15,15 @@ const MOST: usize = 256;
 #[derive(Debug, Clone, Default)]
 pub struct Phrases {
     all: Vec<String>,
-    /// Phrases by their first word, longest first.
-    first: HashMap<Box<str>, Vec<Phrase>>,
+    /// A tree of words, its root first: a text is walked along it once, however many phrases begin alike.
+    tree: Vec<Node>,
 }
 
-#[derive(Debug, Clone)]
-struct Phrase {
-    index: usize,
-    /// After the first word.
-    rest: Vec<Box<str>>,
+#[derive(Debug, Clone, Default)]
+struct Node {
+    next: HashMap<Box<str>, usize>,
+    /// The phrase that ends here.
+    phrase: Option<usize>,
 }
 
 /// A phrase that was said.
@@ -45,6 +45,11 @@ impl<'a> Spoken<'a> {
     pub fn new(text: &'a str) -> Self {
         Self(words(text).map(|word| (folded(word.text), word)).collect())
     }
+
+    /// As trackers compare them.
+    pub fn words(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|it| &*it.0)
+    }
 }
 
 /// Plural and possessive endings are the same word: "budgets", "budget's".
@@ -61,26 +66,43 @@ fn folded(word: &str) -> Box<str> {
 impl Phrases {
     #[must_use]
     pub fn new<S: AsRef<str>>(vocabulary: &[S]) -> Self {
-        let mut it =
-            Self { all: vocabulary.iter().take(MOST).map(|it| it.as_ref().to_owned()).collect(), ..Self::default() };
-        for (index, phrase) in it.all.iter().enumerate() {
-            let mut words = words(phrase).map(|word| folded(word.text));
-            let Some(first) = words.next() else { continue };
-            let rest: Vec<_> = words.by_ref().take(LONGEST).collect();
-            if rest.len() < LONGEST {
-                it.first.entry(first).or_default().push(Phrase { index, rest });
+        let all: Vec<String> = vocabulary.iter().take(MOST).map(|it| it.as_ref().to_owned()).collect();
+        let mut tree = vec![Node::default()];
+        for (index, phrase) in all.iter().enumerate() {
+            let words: Vec<_> = words(phrase).map(|word| folded(word.text)).take(LONGEST + 1).collect();
+            if words.is_empty() || words.len() > LONGEST {
+                continue;
             }
+            let mut at = 0;
+            for word in words {
+                let free = tree.len();
+                let next = *tree[at].next.entry(word).or_insert(free);
+                if next == free {
+                    tree.push(Node::default());
+                }
+                at = next;
+            }
+            // Of two that are alike the first counts.
+            tree[at].phrase.get_or_insert(index);
         }
-        for phrases in it.first.values_mut() {
-            phrases.sort_by_key(|phrase| std::cmp::Reverse(phrase.rest.len()));
-        }
-        it
+        Self { all, tree }
+    }
+
+    /// The words that phrases begin with.
+    pub fn openers(&self) -> impl Iterator<Item = &str> {
+        self.tree.first().into_iter().flat_map(|root| root.next.keys().map(|it| &**it))
     }
 
     /// Whether it was made of this vocabulary.
     #[must_use]
     pub fn are<S: AsRef<str>>(&self, vocabulary: &[S]) -> bool {
         self.all.iter().map(String::as_str).eq(vocabulary.iter().take(MOST).map(AsRef::as_ref))
+    }
+
+    /// The first `most` that have words, with their index.
+    pub fn meaningful(&self, most: usize) -> impl Iterator<Item = (usize, &str)> {
+        let all = self.all.iter().map(String::as_str).enumerate();
+        all.filter(|it| words(it.1).next().is_some()).take(most)
     }
 
     /// A phrase as it was given.
@@ -95,19 +117,22 @@ impl Phrases {
         let said = &spoken.0;
         let mut found = Vec::new();
         let mut at = 0;
-        while let Some((first, word)) = said.get(at) {
-            let follows = |phrase: &&Phrase| {
-                let rest = said.get(at + 1..at + 1 + phrase.rest.len());
-                rest.is_some_and(|rest| rest.iter().map(|it| &it.0).eq(&phrase.rest))
-            };
-            match self.first.get(first).and_then(|phrases| phrases.iter().find(follows)) {
-                Some(phrase) => {
-                    let last = at + phrase.rest.len();
-                    found.push(Match { phrase: phrase.index, start: word.start, end: said[last].1.end });
-                    at = last + 1;
+        while let Some((_, first)) = said.get(at) {
+            let (mut node, mut longest) = (self.tree.first(), None);
+            for (ahead, (word, place)) in said.iter().enumerate().skip(at) {
+                node = node.and_then(|it| self.tree.get(*it.next.get(word)?));
+                let Some(reached) = node else { break };
+                if let Some(phrase) = reached.phrase {
+                    longest = Some((Match { phrase, start: first.start, end: place.end }, ahead));
                 }
-                None => at += 1,
             }
+            at = match longest {
+                Some((matched, last)) => {
+                    found.push(matched);
+                    last + 1
+                }
+                None => at + 1,
+            };
         }
         found
     }
@@ -125,8 +150,8 @@ impl Meant {
     /// Of the first `most` phrases; None when none of them means anything.
     #[must_use]
     pub fn new(phrases: &Phrases, most: usize, meaning: &dyn Meaning) -> Option<Self> {
-        let said = phrases.all.iter().enumerate().filter(|it| words(it.1).next().is_some());
-        let phrases: Vec<_> = said.take(most).filter_map(|(index, text)| Some((index, meaning.of(text)?))).collect();
+        let phrases: Vec<_> =
+            phrases.meaningful(most).filter_map(|(index, text)| Some((index, meaning.of(text)?))).collect();
         let mut centre = [0.0; DIMENSIONS];
         for (_, vector) in &phrases {
             centre.iter_mut().zip(vector).for_each(|(sum, value)| *sum += value);
@@ -181,6 +206,18 @@ mod tests {
         check(&["京都"], "in 京都 today", &[("京都", "京都")]);
         check(&["", "...", "(.*)+"], "anything at all", &[]);
         check(&["pass", "class"], "a pas, a clas, a class", &[("class", "class")]);
+    }
+
+    #[test]
+    fn phrases_that_begin_alike_are_walked_once() {
+        let vocabulary: Vec<String> = (1..=256).map(|it| format!("{}b{it}", "a ".repeat(it % 16))).collect();
+        let text = "a ".repeat(20_000);
+        let begun = std::time::Instant::now();
+        assert_eq!(Phrases::new(&vocabulary).find(&Spoken::new(&text)), []);
+        // A few milliseconds; comparing each phrase everywhere takes minutes.
+        assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
+        let openers: Vec<String> = Phrases::new(&["a b", "A", "c"]).openers().map(str::to_owned).collect();
+        assert!(openers.len() == 2 && openers.contains(&"a".to_owned()) && openers.contains(&"c".to_owned()));
     }
 
     #[test]

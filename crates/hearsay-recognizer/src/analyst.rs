@@ -3,6 +3,8 @@
 //! There is one a conversation, by lease. Every process that hears one of its streams tries to be it, once a second while
 //! another is: when that one dies, somebody else goes on from its watermark, which moves with what was appended in one
 //! step, so nothing is told twice and nothing is left out. What it knows it reads from the log; nothing is kept elsewhere.
+//!
+//! However long it thinks, it keeps its lease: a second analyst would think as long, and neither get on.
 
 use std::{
     collections::{HashMap, hash_map},
@@ -20,13 +22,16 @@ use hearsay_bus::{
     publisher::{AfterBranch, Stretch},
 };
 use hearsay_conversation::{Spoken, Talk};
-use hearsay_insight::analysis::Analysis;
+use hearsay_insight::{analysis::Analysis, meaning::Vector};
 use hearsay_protocol::{
-    ConversationKey, Event, Offset, PublisherId, Timestamp,
+    ConversationKey, Event, Generation, Offset, PublisherId, Timestamp,
     event::{Analytics, Ephemeral, EventKind, Participant, Talked},
 };
 use hearsay_runtime::{Drain, Tasks};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
+};
 use uuid::Uuid;
 
 use crate::{metrics, thought::Thought};
@@ -43,6 +48,8 @@ const LOOK: u32 = 2;
 const TALK: u32 = 5;
 /// How long an entry waits for a processor; after that, trackers find their words only.
 const THINK: Duration = Duration::from_millis(300);
+/// Texts that are weighed in one turn; then others have theirs.
+const SLICE: usize = 16;
 /// Entries read at a time.
 const PAGE: usize = 500;
 /// Of whom it is told how long they spoke.
@@ -176,6 +183,7 @@ impl Inner {
             done: Offset(claim.watermark),
             ended: false,
             talk: Running::default(),
+            lease: Lease { bus: &*self.bus, key, generation: claim.generation, kept: Instant::now() },
         };
         let mut subscription = call(self.bus.subscribe(key)).await?;
         let mut keeping = interval(KEEP);
@@ -208,7 +216,7 @@ impl Inner {
                     if drain.is_draining() && self.leave(key, false) {
                         return Ok(Turn::Over);
                     }
-                    call(self.bus.keep(key, &PublisherId::Analyst, claim.generation)).await?;
+                    analyst.lease.keep().await?;
                     kept = kept.wrapping_add(1);
                     if kept.is_multiple_of(TALK)
                         && let Some(analytics) = analyst.talk.news()
@@ -254,6 +262,39 @@ struct Analyst<'a> {
     done: Offset,
     ended: bool,
     talk: Running,
+    lease: Lease<'a>,
+}
+
+/// The right to be the analyst, for as long as it is kept.
+struct Lease<'a> {
+    bus: &'a dyn Bus,
+    key: &'a ConversationKey,
+    generation: Generation,
+    kept: Instant,
+}
+
+impl Lease<'_> {
+    async fn keep(&mut self) -> Result<(), Error> {
+        call(self.bus.keep(self.key, &PublisherId::Analyst, self.generation)).await?;
+        self.kept = Instant::now();
+        Ok(())
+    }
+
+    /// Keeps it if it is time.
+    async fn keep_if_due(&mut self) -> Result<(), Error> {
+        if self.kept.elapsed() >= KEEP { self.keep().await } else { Ok(()) }
+    }
+
+    /// Keeps it until something is done.
+    async fn keep_while<T>(&mut self, doing: impl Future<Output = T>) -> Result<T, Error> {
+        tokio::pin!(doing);
+        loop {
+            tokio::select! {
+                done = &mut doing => return Ok(done),
+                () = sleep_until(self.kept + KEEP) => self.keep().await?,
+            }
+        }
+    }
 }
 
 /// Who spoke how long so far.
@@ -315,16 +356,28 @@ impl Analyst<'_> {
         Ok(None)
     }
 
-    /// Analyses an entry where that takes no time from others.
-    async fn think(&mut self, thought: &Thought, event: Event) -> Result<Vec<Event>, Error> {
-        let Some(turn) = thought.turn(THINK).await else { return Ok(self.analysis.apply(&event, None)) };
+    /// Analyses an entry where that takes no time from others: what it asks for is weighed first, a slice a turn.
+    async fn think(&mut self, thought: &Thought, texts: Vec<String>, event: Event) -> Result<Vec<Event>, Error> {
+        let broken = |error| Error::Unavailable(format!("the analysis broke off: {error}"));
+        let mut known: HashMap<String, Vector> = HashMap::new();
+        let mut texts = texts.into_iter().peekable();
+        while texts.peek().is_some() {
+            let slice: Vec<String> = texts.by_ref().take(SLICE).collect();
+            let Some(turn) = self.lease.keep_while(thought.turn(THINK)).await? else {
+                return Ok(self.analysis.apply(&event, None));
+            };
+            let weighing = turn.weigh(|meaning| {
+                let weighed = |text: String| meaning.of(&text).map(|vector| (text, vector));
+                slice.into_iter().filter_map(weighed).collect::<Vec<_>>()
+            });
+            known.extend(self.lease.keep_while(weighing).await?.map_err(broken)?);
+        }
         let mut analysis = std::mem::take(&mut self.analysis);
-        let thinking = turn.weigh(move |meaning| {
-            let found = analysis.apply(&event, Some(meaning));
+        let thinking = spawn_blocking(move || {
+            let found = analysis.apply(&event, Some(&known));
             (analysis, found)
         });
-        let (analysis, found) =
-            thinking.await.map_err(|error| Error::Unavailable(format!("the analysis broke off: {error}")))?;
+        let (analysis, found) = self.lease.keep_while(thinking).await?.map_err(broken)?;
         self.analysis = analysis;
         Ok(found)
     }
@@ -344,10 +397,23 @@ impl Analyst<'_> {
                     let Body::Event(event) = &entry.body else { continue };
                     let begun = Instant::now();
                     // What was told before is only known again.
-                    let found = match self.thought.filter(|_| entry.offset > self.done && self.analysis.weighs(event)) {
-                        Some(thought) => self.think(thought, event.clone()).await?,
+                    let found = match self.thought.filter(|_| entry.offset > self.done) {
+                        Some(thought) => {
+                            let texts = self.analysis.asks(event);
+                            if texts.is_empty() {
+                                self.analysis.apply(event, None)
+                            } else {
+                                self.think(thought, texts, event.clone()).await?
+                            }
+                        }
                         None => self.analysis.apply(event, None),
                     };
+                    self.lease.keep_if_due().await?;
+                    let refused = self.analysis.refused();
+                    if refused > 0 && entry.offset > self.done {
+                        metrics::trackers_refused(refused);
+                        tracing::warn!(key = %self.key, refused, "a conversation has all the trackers there is room for");
+                    }
                     self.talk.apply(event);
                     metrics::analysed(begun.elapsed());
                     self.ended |= event.kind() == EventKind::Ended;

@@ -35,6 +35,7 @@ const ANALYSTS: &str = "hearsay_recognizer_analysts";
 const INFERRED: &str = "hearsay_recognizer_insights_total";
 const ANALYSED: &str = "hearsay_recognizer_analysis_seconds";
 const UNWEIGHED: &str = "hearsay_recognizer_analysis_unweighed_total";
+const TRACKERS_REFUSED: &str = "hearsay_recognizer_trackers_refused_total";
 
 /// Whose audio a decode is, and whether it is needed.
 pub(crate) type DecodeKind = &'static str;
@@ -77,6 +78,10 @@ pub(crate) fn describe() {
     describe_counter!(INFERRED, "Insights found, by kind: question, action_item, follow_up, topic, tracker, entity.");
     describe_histogram!(ANALYSED, "Seconds to find what follows from one entry of the log.");
     describe_counter!(UNWEIGHED, "Entries whose meaning was left out because all processors were busy with others.");
+    describe_counter!(
+        TRACKERS_REFUSED,
+        "Trackers that are not looked for: their conversation has as many as there is room for."
+    );
 }
 
 pub(crate) fn stream_opened() -> GaugeGuard {
@@ -197,4 +202,8 @@ pub(crate) fn analysed(took: Duration) {
 
 pub(crate) fn unweighed() {
     counter!(UNWEIGHED).increment(1);
+}
+
+pub(crate) fn trackers_refused(count: usize) {
+    counter!(TRACKERS_REFUSED).increment(count as u64);
 }

@@ -1,5 +1,6 @@
 //! What recognizers have to know of a conversation before they publish a word of it: whether anybody asked that what is
-//! personal be hidden, whose names are personal, and what was said last, since numbers go on across utterances.
+//! personal be hidden, whose names are personal, what was said last, since numbers go on across utterances, and whether
+//! anybody wants to know how it feels.
 //!
 //! Taken from the log alone, so whoever takes a stream over hides the same. One task a conversation heard here; it ends
 //! with the last stream.
@@ -62,6 +63,7 @@ pub(crate) struct Room {
     since: Option<Position>,
     /// Asked for by the stream itself.
     own: Option<Arc<str>>,
+    feels: bool,
     /// What was published in this stay, latest last.
     said: VecDeque<Arc<str>>,
 }
@@ -75,6 +77,8 @@ struct Known {
     at: Option<Position>,
     /// What stands in place of what is personal, as the first who asked wants it. Nobody can take it back for others.
     hide: Option<Arc<str>>,
+    /// Somebody asked for sentiment: it is weighed for all, also when who asked has left.
+    feels: bool,
     people: Vec<Arc<Participant>>,
     names: Arc<Names>,
     said: HashMap<StreamId, VecDeque<Arc<str>>>,
@@ -96,7 +100,14 @@ impl Rooms {
             watched
         });
         drop(open);
-        Room { known, stream, since: seen.position(), own: wish(config), said: VecDeque::new() }
+        Room {
+            known,
+            stream,
+            since: seen.position(),
+            own: wish(config),
+            feels: config.sentiment,
+            said: VecDeque::new(),
+        }
     }
 }
 
@@ -119,6 +130,12 @@ impl Room {
         if let Some(wish) = wish(config) {
             self.own = Some(wish);
         }
+        self.feels |= config.sentiment;
+    }
+
+    /// Somebody wants to know the sentiment of what is said.
+    pub(crate) fn feels(&self) -> bool {
+        self.feels || self.known.borrow().feels
     }
 
     fn redactor(&self) -> Option<Redactor> {
@@ -196,6 +213,7 @@ impl Known {
     }
 
     fn wish(&mut self, config: &SpeakerConfig) {
+        self.feels |= config.sentiment;
         if self.hide.is_none() {
             self.hide = wish(config);
         }
@@ -355,7 +373,7 @@ mod tests {
     }
 
     fn room(known: &watch::Sender<Known>) -> Room {
-        Room { known: known.subscribe(), stream: stream(), since: None, own: None, said: VecDeque::new() }
+        Room { known: known.subscribe(), stream: stream(), since: None, own: None, feels: false, said: VecDeque::new() }
     }
 
     #[test]
@@ -387,6 +405,19 @@ mod tests {
         assert_eq!(room.last("anna@example.org").unwrap().text, "not\u{a0}\u{a0}told");
         room.configure(&asks("  ", true));
         assert_eq!(room.last("anna@example.org").unwrap().text, "****");
+    }
+
+    #[test]
+    fn sentiment_is_weighed_when_anybody_asks() {
+        let (known, _watched) = watch::channel(Known::default());
+        let mut here = room(&known);
+        assert!(!here.feels());
+        let config = SpeakerConfig { sentiment: true, ..SpeakerConfig::default() };
+        here.configure(&config);
+        assert!(here.feels() && !room(&known).feels());
+        let changed = ConfigChanged { stream: StreamId(Uuid::from_u128(3)), config };
+        known.send_modify(|known| known.apply(&Event::ConfigChanged(Arc::new(changed))));
+        assert!(room(&known).feels());
     }
 
     #[test]

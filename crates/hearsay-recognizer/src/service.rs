@@ -464,7 +464,7 @@ impl Stay {
         // Its final makes a partial worthless.
         self.partial.take_if(|partial| partial.from <= commit.from);
         let events: Vec<Event> = self.final_of(&commit).into_iter().collect();
-        let (thought, patience) = (self.thought.clone(), self.log_patience);
+        let (thought, patience) = (self.thought.clone().filter(|_| self.room.feels()), self.log_patience);
         let publishing = async move {
             let events = felt(events, thought).await;
             let stretch = Stretch {

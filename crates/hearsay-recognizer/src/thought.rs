@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hearsay_insight::meaning::Meaning;
+use hearsay_insight::meaning::{Meaning, Remembering};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::{JoinError, spawn_blocking},
@@ -11,7 +11,12 @@ use tokio::{
 
 use crate::metrics;
 
-/// The model of sentences, shared by a process. Cheap to clone.
+/// Texts whose meaning is remembered, at least: more than one conversation's trackers have phrases. 1.5 KB each, and as many
+/// again that are about to be forgotten.
+const REMEMBERED: usize = 4_096;
+
+/// The model of sentences, shared by a process: who weighs a sentence for its sentiment has weighed it for trackers, too.
+/// Cheap to clone.
 #[derive(Clone)]
 pub struct Thought {
     meaning: Arc<dyn Meaning>,
@@ -27,6 +32,7 @@ pub(crate) struct Turn {
 impl Thought {
     pub fn new(meaning: Arc<dyn Meaning>) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let meaning = Arc::new(Remembering::new(meaning, REMEMBERED));
         Self { meaning, turns: Arc::new(Semaphore::new(processors)) }
     }
 

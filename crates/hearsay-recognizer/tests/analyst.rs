@@ -15,7 +15,10 @@ use hearsay_insight::meaning::{DIMENSIONS, Meaning, Vector};
 use hearsay_protocol::{
     AccountId, ConversationId, ConversationKey, Epoch, Event, GatewayId, MeetingId, MeetingKey, ParticipantId,
     PublisherId, StreamId, StreamTime, UtteranceId,
-    event::{Ephemeral, Final, Insight, Participant, SpeakerConfig, StreamEnd, StreamEnded, StreamStarted, Tracker},
+    event::{
+        ConfigChanged, Ephemeral, Final, Insight, Participant, SpeakerConfig, StreamEnd, StreamEnded, StreamStarted,
+        Tracker,
+    },
 };
 use hearsay_recognizer::{Thought, analyst::Analysts};
 use hearsay_runtime::Tasks;
@@ -198,6 +201,40 @@ async fn what_means_the_like_is_told_and_not_weighed_again_by_the_next_analyst()
     assert!(asked.0.load(Ordering::Relaxed) <= 3, "the phrase and what was not told yet");
     drop(attending);
     second.finish(PATIENCE).await.unwrap();
+}
+
+/// Takes a while for every text.
+struct Slow(Vessels);
+
+impl Meaning for Slow {
+    fn of(&self, text: &str) -> Option<Vector> {
+        std::thread::sleep(Duration::from_millis(5));
+        self.0.of(text)
+    }
+}
+
+/// Longer than the lease lasts: who thinks keeps it, and is not thinking in vain.
+#[tokio::test]
+async fn who_thinks_long_stays_the_analyst() {
+    let mut meeting = Meeting::open().await;
+    let (asked, others) = (Arc::new(Slow(Vessels::default())), Arc::new(Slow(Vessels::default())));
+    let tasks = Tasks::new();
+    let (bus, key) = (Arc::clone(&meeting.bus), meeting.key.clone());
+    let attend =
+        |meaning: &Arc<Slow>| Analysts::new(Arc::clone(&bus), Some(Thought::new(meaning.clone())), &tasks).attend(&key);
+    let _hears = attend(&asked);
+    let tracker =
+        |it: u32| Tracker { id: None, name: format!("Tracker {it}"), vocabulary: vec![format!("phrase {it}")] };
+    let config = SpeakerConfig { trackers: (0..1_000).map(tracker).collect(), ..SpeakerConfig::default() };
+    let stream = meeting.stream;
+    meeting.by_gateway(Event::ConfigChanged(Arc::new(ConfigChanged { stream, config }))).await;
+    let _hears_too = attend(&others);
+    meeting.say("This is phrase 7.").await;
+    assert!(texts(&meeting.told(1).await).contains(&"phrase 7"));
+    let count = |of: &Slow| of.0.0.load(Ordering::Relaxed);
+    assert!(count(&asked).min(count(&others)) == 0, "{} and {} texts weighed", count(&asked), count(&others));
+    assert!(count(&asked).max(count(&others)) <= 1_002, "each text once");
+    tasks.finish(PATIENCE).await.unwrap();
 }
 
 #[tokio::test]

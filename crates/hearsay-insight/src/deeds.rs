@@ -1,0 +1,285 @@
+//! What sentences do: ask, promise, want something done. Each is judged when it is said, and again when the next one is:
+//! what follows tells much of what was meant. What was told and does not hold is taken back or put right.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use hearsay_protocol::{
+    EventId,
+    event::{Evidence, Insight, InsightBody, Participant},
+};
+use uuid::Uuid;
+
+use crate::{
+    acts::{self, Acts, Neighbour, Utterance},
+    grammar::Hint,
+    reply::{Reply, reply},
+};
+
+/// How sure a rule is of what it found.
+pub(crate) const BY_RULE: f32 = 0.8;
+/// Sentences that a later one may change.
+const RECENT: usize = 4;
+/// What is suggested, or half a task, is one when somebody takes it.
+const HALF: f32 = 0.3;
+
+/// Which of them somebody asked for.
+#[derive(Default, Clone, Copy)]
+pub(crate) struct Wanted {
+    pub(crate) questions: bool,
+    pub(crate) actions: bool,
+    pub(crate) follow_ups: bool,
+}
+
+/// A sentence as the rules read it.
+#[derive(Debug, Clone)]
+pub(crate) struct Deed {
+    pub(crate) message: Uuid,
+    pub(crate) from: Arc<Participant>,
+    pub(crate) text: String,
+    pub(crate) hint: Hint,
+    pub(crate) assignee: Option<Arc<Participant>>,
+    /// RFC 3339.
+    pub(crate) due: Option<String>,
+    /// The last date it names, as something of its own that may be put right.
+    pub(crate) date: Option<Insight>,
+    /// RFC 3339, of that date.
+    pub(crate) dated: Option<String>,
+}
+
+/// The latest sentences.
+#[derive(Default)]
+pub(crate) struct Deeds {
+    recent: VecDeque<Done>,
+}
+
+struct Done {
+    deed: Deed,
+    /// With what followed, if that is known.
+    acts: Acts,
+    settled: bool,
+    /// It agreed to a task, which is told as that one's.
+    agreed: bool,
+    /// What was told of it; taken back or not.
+    told: Vec<Insight>,
+}
+
+/// What follows from a sentence.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) insights: Vec<Insight>,
+    /// Its date is the right one of an earlier sentence, and is told as that.
+    pub(crate) corrected: bool,
+}
+
+impl Deed {
+    fn evidence(&self) -> Evidence {
+        Evidence { message: self.message, start: 0, end: self.text.chars().count() as u32 }
+    }
+
+    fn insight(&self, kind: &str, confidence: f32, body: InsightBody) -> Insight {
+        Insight {
+            id: EventId::of_insight(self.message, kind, 0),
+            revision: 0,
+            retracted: false,
+            confidence,
+            text: self.text.clone(),
+            from: Some(Arc::clone(&self.from)),
+            evidence: vec![self.evidence()],
+            body,
+        }
+    }
+
+    fn action(&self, confidence: f32) -> Insight {
+        let body = InsightBody::ActionItem { assignee: self.assignee.clone(), due: self.due.clone() };
+        self.insight("action_item", confidence, body)
+    }
+
+    /// What it does, as far as somebody wants to know: judged as the heads are measured, or by a rule that is surer.
+    fn does(&self, acts: &Acts, wanted: Wanted) -> Vec<Insight> {
+        let mut does = Vec::new();
+        let by_rule = matches!(self.hint, Hint::Action | Hint::FollowUp);
+        // The recognizer writes how it was said; "And now?" asks by its tone alone.
+        let asks = !by_rule && self.text.trim_end().ends_with('?');
+        if wanted.questions && (asks || acts.question >= 0.5) {
+            let confidence = if asks { acts.question.max(BY_RULE) } else { acts.question };
+            does.push(self.insight("question", confidence, InsightBody::Question));
+        }
+        match self.hint {
+            Hint::FollowUp if wanted.follow_ups => {
+                let body = InsightBody::FollowUp { assignee: self.assignee.clone(), due: self.due.clone() };
+                does.push(self.insight("follow_up", acts.action.max(BY_RULE), body));
+            }
+            Hint::FollowUp => {}
+            Hint::Action if wanted.actions => does.push(self.action(acts.action.max(BY_RULE))),
+            _ if wanted.actions && acts.action >= 0.5 => does.push(self.action(acts.action)),
+            _ => {}
+        }
+        does
+    }
+}
+
+impl Done {
+    fn task(&mut self) -> Option<&mut Insight> {
+        self.told.iter_mut().find(|it| is_task(it) && !it.retracted)
+    }
+
+    /// Told anew, because of what a later sentence says.
+    fn again(&mut self, wanted: Wanted, next: &Deed) -> Vec<Insight> {
+        let mut now = self.deed.does(&self.acts, wanted);
+        if self.agreed {
+            now.retain(|it| !is_task(it));
+        }
+        let mut changes = Vec::new();
+        for told in &mut self.told {
+            let holds = now.iter().any(|it| it.id == told.id);
+            if !holds && !told.retracted {
+                changes.push(taken_back(told, next));
+            }
+        }
+        for it in now {
+            if !self.told.iter().any(|told| told.id == it.id) {
+                changes.push(it.clone());
+                self.told.push(it);
+            }
+        }
+        changes
+    }
+}
+
+fn is_task(it: &Insight) -> bool {
+    matches!(it.body, InsightBody::ActionItem { .. } | InsightBody::FollowUp { .. })
+}
+
+fn revised(told: &mut Insight, by: &Deed) -> Insight {
+    told.revision += 1;
+    told.evidence.push(by.evidence());
+    told.clone()
+}
+
+fn taken_back(told: &mut Insight, by: &Deed) -> Insight {
+    told.retracted = true;
+    revised(told, by)
+}
+
+impl Deeds {
+    /// What follows from the next sentence. `next` is what was said after it, where that is known.
+    pub(crate) fn hear(&mut self, deed: Deed, next: Option<Neighbour<'_>>, wanted: Wanted) -> Told {
+        let mut told = Told::default();
+        let before = self.recent.len().checked_sub(2).and_then(|it| self.recent.get(it));
+        let before = before.map(|it| (it.deed.text.clone(), Arc::clone(&it.deed.from)));
+        if let Some(last) = self.recent.back_mut().filter(|it| !it.settled) {
+            let near = |text, from: &Participant| Neighbour { text, same_speaker: from.id == last.deed.from.id };
+            let previous = before.as_ref().map(|it| near(it.0.as_str(), &it.1));
+            let next = Some(near(deed.text.as_str(), &deed.from));
+            last.acts = acts::judge(&Utterance { text: &last.deed.text, previous, next });
+            last.settled = true;
+            told.insights.extend(last.again(wanted, &deed));
+        }
+        let previous = self
+            .recent
+            .back()
+            .map(|it| Neighbour { text: &it.deed.text, same_speaker: it.deed.from.id == deed.from.id });
+        let acts = acts::judge(&Utterance { text: &deed.text, previous, next });
+        let mut own = deed.does(&acts, wanted);
+        let mut agreed = false;
+        match reply(&deed.text) {
+            Some(Reply::Agrees) => {
+                if let Some(change) = self.agreed(&deed, wanted) {
+                    // What was agreed to is the task, and not that it was.
+                    own.retain(|it| !is_task(it));
+                    agreed = true;
+                    told.insights.extend(change);
+                }
+            }
+            Some(Reply::TakesBack) => told.insights.extend(self.taken_back(&deed)),
+            Some(Reply::Corrects) if deed.hint == Hint::None => {
+                told.insights.extend(self.corrected(&deed, &mut told.corrected));
+            }
+            Some(Reply::Corrects) | None => {}
+        }
+        told.insights.extend(own.iter().cloned());
+        if self.recent.len() >= RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(Done { deed, acts, settled: next.is_some(), agreed, told: own });
+        told
+    }
+
+    /// Somebody will do what another wanted. None: nobody wanted anything.
+    fn agreed(&mut self, by: &Deed, wanted: Wanted) -> Option<Option<Insight>> {
+        let others = self.recent.iter_mut().rev().filter(|it| it.deed.from.id != by.from.id);
+        for done in others {
+            let taken = Some(Arc::clone(&by.from));
+            if let Some(task) = done.task() {
+                let (InsightBody::ActionItem { assignee, due } | InsightBody::FollowUp { assignee, due }) =
+                    &mut task.body
+                else {
+                    continue;
+                };
+                if assignee.as_ref().map(|it| it.id) == Some(by.from.id) {
+                    return Some(None);
+                }
+                *assignee = taken;
+                *due = due.take().or_else(|| by.due.clone());
+                task.confidence = task.confidence.max(BY_RULE);
+                return Some(Some(revised(task, by)));
+            }
+            let half = done.acts.suggestion >= HALF || done.acts.action >= HALF;
+            if half && wanted.actions {
+                let mut task = done.deed.action(BY_RULE);
+                let due = done.deed.due.clone().or_else(|| by.due.clone());
+                task.body = InsightBody::ActionItem { assignee: taken, due };
+                task.evidence.push(by.evidence());
+                if let Some(known) = done.told.iter_mut().find(|it| it.id == task.id) {
+                    task.revision = known.revision + 1;
+                    *known = task.clone();
+                } else {
+                    done.told.push(task.clone());
+                }
+                return Some(Some(task));
+            }
+        }
+        None
+    }
+
+    /// Somebody need not do it after all.
+    fn taken_back(&mut self, by: &Deed) -> Option<Insight> {
+        self.recent.iter_mut().rev().find_map(|done| {
+            let own = done.deed.from.id == by.from.id;
+            let task = done.task()?;
+            let assignee = match &task.body {
+                InsightBody::ActionItem { assignee, .. } | InsightBody::FollowUp { assignee, .. } => assignee,
+                _ => return None,
+            };
+            let theirs = own || assignee.as_ref().is_some_and(|it| it.id == by.from.id);
+            theirs.then(|| taken_back(task, by))
+        })
+    }
+
+    /// The date meant is another: of the nearest task, and of the nearest date.
+    fn corrected(&mut self, by: &Deed, date: &mut bool) -> Vec<Insight> {
+        let mut changes = Vec::new();
+        let Some(right) = &by.dated else { return changes };
+        for done in self.recent.iter_mut().rev() {
+            if let Some(task) = done.task()
+                && let InsightBody::ActionItem { due, .. } | InsightBody::FollowUp { due, .. } = &mut task.body
+                && due.as_ref().is_some_and(|it| it != right)
+            {
+                *due = Some(right.clone());
+                changes.push(revised(task, by));
+                break;
+            }
+        }
+        if let Some(other) = &by.date
+            && let Some(wrong) = self.recent.iter_mut().rev().find_map(|it| it.deed.date.as_mut())
+        {
+            wrong.text.clone_from(&other.text);
+            wrong.body = other.body.clone();
+            wrong.revision += 1;
+            wrong.evidence.extend(other.evidence.iter().cloned());
+            changes.push(wrong.clone());
+            *date = true;
+        }
+        changes
+    }
+}
