@@ -257,7 +257,15 @@ pub(crate) enum Load {
     /// Latency is measured for events that say when they were sent, on the same machine. Exit code 1 when a stated limit
     /// is broken.
     Listen(LoadListen),
-    /// Publishes finals as recognizers do, straight to the log in Redis and at a steady rate.
+    /// Holds live meetings: speakers with real audio at the pace of speech, and listeners who check that every event comes.
+    ///
+    /// Latency is a final's: from the end of its last word, as it was sent, until its speaker's socket brings it.
+    Meetings(LoadMeetings),
+    /// Keeps many idle sockets, and says what each costs the server (--pid) and how soon it answers a ping.
+    Sockets(LoadSockets),
+    /// Cuts all subscribers off at once, without goodbye, and says how long it is until each is back and has missed nothing.
+    Storm(LoadStorm),
+    /// Publishes finals, partials and insights as recognizers do, straight to the log in Redis and at a steady rate.
     ///
     /// Each says when it was sent: `load listen` on the same machine measures the whole way. Latencies told here are those of
     /// the log's calls. Exit code 1 when a stated limit is broken.
@@ -274,9 +282,15 @@ pub(crate) struct LoadEvents {
     pub(crate) meetings: u32,
     #[arg(long, default_value = "load")]
     pub(crate) prefix: String,
-    /// Events a second, of all meetings together.
+    /// Finals and insights a second, of all meetings together.
     #[arg(long, default_value_t = 10, value_name = "RATE", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) rate: u32,
+    /// Partials before each final, on top of the rate.
+    #[arg(long, default_value_t = 2, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub(crate) partials: u32,
+    /// Calls with finals between two insights; 0: no insights.
+    #[arg(long, default_value_t = 10, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub(crate) insights: u32,
     /// Bytes of an event's text.
     #[arg(long, default_value_t = 120, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) size: u32,
@@ -300,6 +314,39 @@ pub(crate) struct LoadEvents {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) sources: Sources,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LoadMeetings {
+    /// What is said, over and over: a WAV file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audio: PathBuf,
+    /// Speakers in each meeting.
+    #[arg(long, default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) speakers: u32,
+    #[command(flatten)]
+    pub(crate) listen: LoadListen,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LoadSockets {
+    /// Between two pings of a socket.
+    #[arg(long, default_value = "5s", value_name = "TIME")]
+    pub(crate) ping: HumanDuration,
+    /// The server's process on this machine, whose memory is looked at.
+    #[arg(long, value_name = "PID")]
+    pub(crate) pid: Option<u32>,
+    #[command(flatten)]
+    pub(crate) listen: LoadListen,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LoadStorm {
+    /// How long all are connected before they are cut off.
+    #[arg(long, default_value = "5s", value_name = "TIME")]
+    pub(crate) after: HumanDuration,
+    #[command(flatten)]
+    pub(crate) listen: LoadListen,
 }
 
 #[derive(Debug, Args)]

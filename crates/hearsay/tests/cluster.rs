@@ -368,6 +368,54 @@ fn gateways_are_replaced_one_by_one_and_listeners_miss_nothing() {
 }
 
 #[test]
+fn meetings_idle_sockets_and_a_storm_are_told_of_in_numbers() {
+    let recordings = recordings();
+    let redis = Redis::start();
+    let (_recognizer, grpc, _) = redis.recognizer(|_| {});
+    let (gateway, _) = redis.gateway(&format!("http://{grpc}"), |_| {});
+    let url = format!("http://{}", gateway.line("ready http://"));
+    let token = token(&url);
+    let run = |arguments: &[&str]| {
+        let mut command = redis.client(&[&["load"], arguments, &["--json", "--max-lost", "0"]].concat(), &url);
+        command.args(["--token", &token, "--max-disconnected", "0"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let told = |child: Child| {
+        let output = child.wait_with_output().unwrap();
+        let report = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{report} {}", String::from_utf8_lossy(&output.stderr));
+        report
+    };
+    // All at the same server: nobody's trouble is another's.
+    let pid = gateway.process.id().to_string();
+    let sockets = ["sockets", "--subscribers", "40", "--duration", "5s", "--ping", "1s", "--pid", &pid];
+    let sockets = run(&[&sockets[..], &["--prefix", "idle", "--meetings", "4"]].concat());
+    let audio = recordings.endgame.to_str().unwrap();
+    let meetings = ["meetings", "--prefix", "live", "--meetings", "2", "--subscribers", "6", "--audio", audio];
+    let meetings = run(&[&meetings[..], &["--speakers", "2", "--duration", "9s"]].concat());
+    let storm = ["storm", "--prefix", "storm", "--meetings", "2", "--subscribers", "40"];
+    let storm = run(&[&storm[..], &["--duration", "9s", "--after", "4s"]].concat());
+    let events = ["load", "events", "--prefix", "storm", "--meetings", "2", "--rate", "40", "--duration", "12s"];
+    let events = redis.hearsay(&events).args(["--json", "--insights", "3"]).stdout(Stdio::null()).spawn().unwrap();
+
+    let sockets = told(sockets);
+    assert_eq!(number(&sockets, "members"), 40, "{sockets}");
+    assert!(number(&sockets, "delivered") >= 80 && sockets.contains("rss_bytes_per_socket"), "{sockets}");
+    let storm = told(storm);
+    assert_eq!((number(&storm, "members"), number(&storm, "missing")), (40, 0), "{storm}");
+    assert!(number(&storm, "delivered") >= 40 * 20 && !storm.contains("\"p99_ms\":null"), "{storm}");
+    let meetings = told(meetings);
+    assert_eq!((number(&meetings, "members"), number(&meetings, "speakers")), (6, 4), "{meetings}");
+    assert!(number(&meetings, "finals") >= 4 && !meetings.contains("\"p99_ms\":null"), "{meetings}");
+    for report in [sockets, storm, meetings] {
+        for nothing in ["lost", "duplicated", "reordered", "disconnected"] {
+            assert_eq!(number(&report, nothing), 0, "{report}");
+        }
+    }
+    assert_eq!(events.wait_with_output().unwrap().status.code(), Some(0));
+}
+
+#[test]
 fn gateways_and_recognizers_show_each_other_certificates() {
     let recordings = recordings();
     let redis = Redis::start();

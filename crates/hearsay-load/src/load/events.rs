@@ -1,4 +1,5 @@
-//! Events as recognizers publish them, straight to the log and at a steady rate.
+//! Events as recognizers publish them, straight to the log and at a steady rate: finals with their words, each announced by
+//! partials before it, and now and then what an analyst finds in them, from its own place.
 
 use std::{
     sync::{
@@ -10,9 +11,12 @@ use std::{
 
 use hearsay_bus::{Batch, Bus, Claim, Error, Lease, Proposal, Refusal};
 use hearsay_protocol::{
-    AccountId, ConversationId, ConversationKey, Epoch, Event, GatewayId, MeetingId, MeetingKey, ParticipantId,
+    AccountId, ConversationId, ConversationKey, Epoch, Event, EventId, GatewayId, MeetingId, MeetingKey, ParticipantId,
     PublisherId, StreamId, StreamTime, UtteranceId,
-    event::{Final, Participant, SpeakerConfig, SpokenWord, StreamEnd, StreamEnded, StreamStarted},
+    event::{
+        Ephemeral, Final, Insight, InsightBody, Partial, Participant, SpeakerConfig, SpokenWord, StreamEnd,
+        StreamEnded, StreamStarted,
+    },
 };
 use hearsay_runtime::Tasks;
 use tokio::{
@@ -31,6 +35,8 @@ const RETRY: Duration = Duration::from_millis(50);
 const RENEW: Duration = Duration::from_secs(2);
 /// Words of an event that carry times.
 const WORDS: usize = 12;
+/// What a speaker has said with each final, µs.
+const SECOND: u64 = 1_000_000;
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -39,8 +45,12 @@ pub struct Publish {
     /// Meetings are `<prefix>-0`, `<prefix>-1`, …; one speaker each.
     pub prefix: String,
     pub meetings: usize,
-    /// Events a second, of all meetings together.
+    /// Finals and insights a second, of all meetings together.
     pub rate: f64,
+    /// Partials before each final, on top of that.
+    pub partials: u32,
+    /// Finals between two insights; 0: none at all.
+    pub insights: u32,
     /// Bytes of an event's text.
     pub size: usize,
     /// Events in one call.
@@ -55,6 +65,7 @@ pub struct Publish {
 pub struct Progress {
     pub sent: AtomicU64,
     pub accepted: AtomicU64,
+    pub partials: AtomicU64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +92,7 @@ pub async fn publish(
     for index in 0..options.meetings.max(1) {
         let meeting = format!("{}-{index}", options.prefix);
         let key = MeetingKey { account: options.account.clone(), meeting: MeetingId::new(&meeting)? };
-        let speaker = Speaker::open(Arc::clone(&bus), key, gateway).await;
+        let speaker = Speaker::open(Arc::clone(&bus), key, gateway, options.insights > 0).await;
         speakers.push(speaker.map_err(|error| PublishError::Log { meeting, error })?);
     }
     let leases: Vec<Lease> = speakers.iter().map(|speaker| Lease { key: speaker.key.clone(), listeners: 0 }).collect();
@@ -133,6 +144,8 @@ struct Speaker {
     bus: Arc<dyn Bus>,
     key: ConversationKey,
     place: Place,
+    /// Where insights come from; none where another analyst holds it.
+    analyst: Option<Place>,
     stream: StreamId,
     participant: Arc<Participant>,
 }
@@ -187,6 +200,23 @@ impl Place {
             repeated += 1;
         }
     }
+
+    /// Says that nothing is left to be found in what was said. Best effort: the log waits for this word for a moment only.
+    async fn has_read_everything(&self, bus: &dyn Bus, key: &ConversationKey) {
+        let Ok(meta) = call(bus.meta(key)).await else { return };
+        let batch = Batch {
+            publisher: self.id.clone(),
+            generation: self.claim.generation,
+            from: self.at,
+            through: meta.top.offset.0.max(self.at + 1),
+            events: Vec::new(),
+            restart: None,
+            seen: self.claim.top,
+        };
+        if let Err(error) = call(bus.publish(key, batch)).await {
+            tracing::debug!(%key, %error, "the end waits for its time");
+        }
+    }
 }
 
 async fn call<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
@@ -194,7 +224,7 @@ async fn call<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, Erro
 }
 
 impl Speaker {
-    async fn open(bus: Arc<dyn Bus>, meeting: MeetingKey, gateway: GatewayId) -> Result<Self, Error> {
+    async fn open(bus: Arc<dyn Bus>, meeting: MeetingKey, gateway: GatewayId, insights: bool) -> Result<Self, Error> {
         let random = Uuid::new_v4().as_u64_pair();
         let proposal = Proposal {
             conversation: ConversationId::from_random(random.0),
@@ -210,7 +240,14 @@ impl Speaker {
             email: None,
         });
         let place = Place::take(&*bus, &key, PublisherId::Stream(stream)).await?;
-        let mut speaker = Self { bus, key, place, stream, participant };
+        let analyst = match insights {
+            true => match Place::take(&*bus, &key, PublisherId::Analyst).await {
+                Err(Error::Refused(Refusal::Held { .. })) => None,
+                taken => Some(taken?),
+            },
+            false => None,
+        };
+        let mut speaker = Self { bus, key, place, analyst, stream, participant };
         let started = Event::StreamStarted(Arc::new(StreamStarted {
             stream,
             participant: Arc::clone(&speaker.participant),
@@ -241,19 +278,29 @@ impl Speaker {
     ) -> Result<Report, PublishError> {
         let mut report = Report { members: 1, ..Report::default() };
         let mut due = first;
+        let mut calls = 0_u32;
         let outcome = loop {
             if due >= until {
                 break Ok(());
             }
+            calls = calls.wrapping_add(1);
+            let found = options.insights > 0 && calls.is_multiple_of(options.insights + 1) && self.analyst.is_some();
+            if !found {
+                report.failed += self.announce(options, due, every, progress).await;
+            }
             sleep_until(due).await;
             // A log that is behind is not spared: the schedule stands, and what is late goes out at once.
             due += every;
-            let count = options.batch.max(1) as u64;
+            let count = if found { 1 } else { options.batch.max(1) as u64 };
             let sent = nanos();
-            let events = (0..count).map(|n| self.event(n, sent, options.size)).collect();
             report.sent += count;
             progress.sent.fetch_add(count, Ordering::Relaxed);
-            match self.place.publish(&*self.bus, &self.key, events).await {
+            let events = match found {
+                true => vec![self.insight(calls, sent, options.size)],
+                false => (0..count).map(|n| self.event(n, sent, options.size)).collect(),
+            };
+            let place = if found { self.analyst.as_mut().unwrap_or(&mut self.place) } else { &mut self.place };
+            match place.publish(&*self.bus, &self.key, events).await {
                 Ok(repeated) => {
                     report.failed += repeated;
                     report.delivered += count;
@@ -266,13 +313,63 @@ impl Speaker {
         report.lost = report.sent - report.delivered;
         let ended = StreamEnded { stream: self.stream, how: StreamEnd::Stopped { linger: Duration::ZERO } };
         let closed = self.by_gateway(Event::StreamEnded(ended)).await;
+        if let Some(analyst) = &self.analyst {
+            analyst.has_read_everything(&*self.bus, &self.key).await;
+        }
         let meeting = self.key.meeting.meeting.to_string();
         outcome.and(closed).map(|()| report).map_err(|error| PublishError::Log { meeting, error })
     }
 
+    /// What is said so far, until it is said. How many of these the log did not take: nobody waits for them.
+    async fn announce(&self, options: &Publish, due: Instant, every: Duration, progress: &Progress) -> u64 {
+        let mut failed = 0;
+        let start = self.start_of(0);
+        for revision in 1..=options.partials {
+            let left = options.partials + 1 - revision;
+            // The first is due when the run begins.
+            sleep_until(due.checked_sub(every * left / (options.partials + 1)).unwrap_or(due)).await;
+            let text = stamp(nanos(), options.size * revision as usize / (options.partials as usize + 1));
+            let partial = Ephemeral::Partial(Arc::new(Partial {
+                stream: self.stream,
+                utterance: UtteranceId::after_cut(self.stream, start),
+                revision,
+                participant: Arc::clone(&self.participant),
+                origin: self.place.claim.origin,
+                start,
+                end: StreamTime(start.0 + SECOND * u64::from(revision) / u64::from(options.partials + 1)),
+                text,
+                stable: 0,
+                confidence: 0.5,
+            }));
+            let (id, generation) = (&self.place.id, self.place.claim.generation);
+            match call(self.bus.announce(&self.key, id, generation, vec![partial])).await {
+                Ok(()) => drop(progress.partials.fetch_add(1, Ordering::Relaxed)),
+                // Of a branch the next final finds out.
+                Err(_) => failed += 1,
+            }
+        }
+        failed
+    }
+
+    fn start_of(&self, n: u64) -> StreamTime {
+        StreamTime((self.place.at + n) * SECOND)
+    }
+
+    fn insight(&self, number: u32, sent: u64, size: usize) -> Event {
+        Event::Insight(Arc::new(Insight {
+            id: EventId(Uuid::from_u128(self.stream.0.as_u128().wrapping_add(u128::from(number)))),
+            revision: 0,
+            retracted: false,
+            confidence: 0.9,
+            text: stamp(sent, size),
+            from: Some(Arc::clone(&self.participant)),
+            evidence: Vec::new(),
+            body: InsightBody::Question,
+        }))
+    }
+
     fn event(&self, n: u64, sent: u64, size: usize) -> Event {
-        const SECOND: u64 = 1_000_000;
-        let start = StreamTime((self.place.at + n) * SECOND);
+        let start = self.start_of(n);
         let text = stamp(sent, size);
         let words = text.split(' ').take(WORDS).enumerate();
         let words = words
@@ -301,7 +398,9 @@ impl Speaker {
 
 #[cfg(test)]
 mod tests {
-    use hearsay_bus::{Body, MemoryBus, Read, Seen, State};
+    use std::collections::HashSet;
+
+    use hearsay_bus::{Body, Delivery, MemoryBus, Read, Seen, State};
 
     use super::*;
 
@@ -313,6 +412,8 @@ mod tests {
             prefix: "load".to_owned(),
             meetings: 3,
             rate: 30.0,
+            partials: 2,
+            insights: 4,
             size: 100,
             batch: 2,
             duration: Duration::from_secs(4),
@@ -322,12 +423,52 @@ mod tests {
             .watch(&MeetingKey { account: AccountId::dev(), meeting: MeetingId::new("load-1").unwrap() })
             .await
             .unwrap();
-        let report = publish(Arc::clone(&bus), options, Arc::default(), &Tasks::new()).await.unwrap();
-        assert_eq!((report.sent, report.delivered, report.lost), (120, 120, 0));
-        let key = watch.next().await.unwrap();
+        let key = async {
+            let key = watch.next().await.unwrap();
+            let mut subscription = bus.subscribe(&key).await.unwrap();
+            let mut partials = Vec::new();
+            while let Some(delivery) = subscription.next().await {
+                match delivery {
+                    Delivery::Ephemeral { ephemerals, .. } => partials.extend(ephemerals.iter().cloned()),
+                    Delivery::Appended { entries, .. } if entries.iter().any(|entry| ends(&entry.body)) => break,
+                    _ => {}
+                }
+            }
+            (key, partials)
+        };
+        let progress = Arc::new(Progress::default());
+        let tasks = Tasks::new();
+        let publishing = publish(Arc::clone(&bus), options, Arc::clone(&progress), &tasks);
+        let (report, (key, partials)) = tokio::join!(publishing, key);
+        let report = report.unwrap();
+        // Each meeting calls 20 times in 4 s, every fifth time with an insight, otherwise with two finals.
+        assert_eq!((report.sent, report.delivered, report.lost), (3 * (16 * 2 + 4), 3 * (16 * 2 + 4), 0));
+        let utterances: HashSet<UtteranceId> = partials.iter().filter_map(of_utterance).collect();
+        assert_eq!((partials.len(), utterances.len()), (32, 16), "two before each call with finals");
+        assert_eq!(progress.partials.load(Ordering::Relaxed), 96);
         assert_eq!(bus.meta(&key).await.unwrap().state, State::Ended);
         let Read::Page(page) = bus.read(&key, Seen::NOTHING, 1_000).await.unwrap() else { panic!() };
-        let finals = page.entries.iter().filter(|entry| matches!(&entry.body, Body::Event(Event::Final(_)))).count();
-        assert_eq!(finals, 40);
+        let finals = page.entries.iter().filter_map(|entry| match &entry.body {
+            Body::Event(Event::Final(spoken)) => Some(spoken.utterance),
+            _ => None,
+        });
+        let finals: Vec<UtteranceId> = finals.collect();
+        assert_eq!(finals.len(), 32);
+        assert!(utterances.iter().all(|utterance| finals.contains(utterance)), "each is said in the end");
+        let insights = page.entries.iter().filter(|entry| {
+            entry.publisher == PublisherId::Analyst && matches!(&entry.body, Body::Event(Event::Insight(_)))
+        });
+        assert_eq!(insights.count(), 4);
+    }
+
+    fn ends(body: &Body) -> bool {
+        matches!(body, Body::Event(Event::Ended(_)))
+    }
+
+    fn of_utterance(ephemeral: &Ephemeral) -> Option<UtteranceId> {
+        match ephemeral {
+            Ephemeral::Partial(partial) => Some(partial.utterance),
+            _ => None,
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! Many subscribers over real sockets, each checking that positions are contiguous.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::{
         Arc,
@@ -13,27 +12,22 @@ use std::{
 use futures::{SinkExt, StreamExt};
 use hearsay_protocol::Position;
 use hearsay_runtime::Tasks;
-use http::{HeaderName, HeaderValue, Uri};
+use http::Uri;
 use tokio::{
-    net::{TcpSocket, TcpStream, lookup_host},
-    sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout, timeout_at},
+    sync::{mpsc, watch},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
-use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, client_async_tls_with_config,
-    tungstenite::{self, Message, client::IntoClientRequest, protocol::WebSocketConfig},
+use tokio_tungstenite::tungstenite::{self, Message};
+
+use super::{
+    door::{Door, Socket},
+    nanos,
+    report::Report,
+    run::Run,
+    stamped,
 };
+use crate::{escape, trust::TrustError};
 
-use super::{nanos, report::Report, run::Run, stamped};
-use crate::{
-    escape,
-    trust::{Trust, TrustError, is_secure, socket_scheme},
-};
-
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
-/// Subscribers from one source address; loopback has 28,000 ports a source.
-const PER_SOURCE: usize = 20_000;
 /// To connect and be let in.
 const CONNECT: Duration = Duration::from_secs(15);
 /// Between a broken connection and the next, at first and at most.
@@ -56,6 +50,19 @@ pub struct Listen {
     pub connect_rate: u32,
     /// After everybody is connected.
     pub duration: Duration,
+    /// What the latencies of the report are.
+    pub measures: Measures,
+}
+
+/// What is done to the sockets, and what is measured of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measures {
+    /// Nothing is done: how long events take that say when they were sent.
+    Events,
+    /// Everybody sends a ping so often: how long its answer takes.
+    Pings { every: Duration },
+    /// So long after everybody is connected all are cut off at once and return: how long until each is back.
+    Returns { after: Duration },
 }
 
 /// Which meetings are subscribed to.
@@ -70,7 +77,7 @@ pub enum Names {
 }
 
 impl Names {
-    fn of(&self, subscriber: usize) -> String {
+    pub(super) fn of(&self, subscriber: usize) -> String {
         match self {
             Self::One(meeting) => meeting.clone(),
             Self::Numbered { prefix, meetings } => format!("{prefix}-{}", subscriber % meetings.max(&1)),
@@ -78,7 +85,7 @@ impl Names {
     }
 
     /// Neighbours in a meeting get neighbouring numbers, and so do first subscribers of neighbouring meetings.
-    fn spread(&self, subscriber: usize) -> usize {
+    pub(super) fn spread(&self, subscriber: usize) -> usize {
         match self {
             Self::One(_) => subscriber,
             Self::Numbered { meetings, .. } => subscriber % meetings.max(&1) + subscriber / meetings.max(&1),
@@ -108,10 +115,10 @@ pub struct Progress {
 
 struct Shared {
     options: Listen,
-    token: HeaderValue,
-    trust: Trust,
-    targets: Vec<(Uri, SocketAddr)>,
+    door: Door,
     over: AtomicBool,
+    /// When all were cut off.
+    cut: watch::Sender<Option<Instant>>,
     progress: Arc<Progress>,
 }
 
@@ -120,25 +127,11 @@ struct Shared {
 /// # Errors
 /// [`ListenError`]; a single subscriber's trouble is a count of the report.
 pub async fn listen(options: Listen, progress: Arc<Progress>, tasks: &Tasks) -> Result<Report, ListenError> {
-    let mut targets = Vec::new();
-    for url in &options.urls {
-        let wrong = || ListenError::Address { url: url.to_string() };
-        let known = matches!(url.scheme_str(), Some("http" | "https"));
-        let authority = url.authority().filter(|_| known).ok_or_else(wrong)?;
-        let port = authority.port_u16().unwrap_or(if is_secure(url) { 443 } else { 80 });
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-        let address = lookup_host((host, port)).await.ok().and_then(|mut found| found.next()).ok_or_else(wrong)?;
-        targets.push((url.clone(), address));
-    }
-    if targets.is_empty() {
-        return Err(ListenError::Address { url: String::new() });
-    }
-    let trust = Trust::of(&options.urls, options.ca.as_deref())?;
-    let mut token = HeaderValue::try_from(options.token.trim()).map_err(|_| ListenError::Token)?;
-    token.set_sensitive(true);
-    let (subscribers, duration) = (options.subscribers, options.duration);
+    let door = Door::of(&options.urls, options.ca.as_deref(), &options.token).await?;
+    let (subscribers, duration, measures) = (options.subscribers, options.duration, options.measures);
     let connect_rate = options.connect_rate.max(1);
-    let shared = Arc::new(Shared { options, token, trust, targets, over: AtomicBool::new(false), progress });
+    let shared =
+        Arc::new(Shared { options, door, over: AtomicBool::new(false), cut: watch::Sender::new(None), progress });
 
     let (done, mut reports) = mpsc::channel(1_024);
     let mut pace = interval(Duration::from_secs(1) / connect_rate);
@@ -155,12 +148,25 @@ pub async fn listen(options: Listen, progress: Arc<Progress>, tasks: &Tasks) -> 
     }
     drop(done);
     let everybody = begun.elapsed();
-    sleep(duration).await;
-    shared.over.store(true, Ordering::Relaxed);
+    let mut end = std::pin::pin!(sleep(duration));
+    let cut_after = match measures {
+        Measures::Returns { after } => after,
+        Measures::Events | Measures::Pings { .. } => Duration::MAX,
+    };
+    let mut cut = std::pin::pin!(sleep(cut_after));
     let (mut report, mut reason) = (Report::default(), None);
-    while let Some((one, why)) = reports.recv().await {
-        report.add(&one);
-        reason = why.or(reason);
+    loop {
+        tokio::select! {
+            one = reports.recv() => match one {
+                Some((one, why)) => {
+                    report.add(&one);
+                    reason = why.or(reason);
+                }
+                None => break,
+            },
+            () = &mut cut, if shared.cut.borrow().is_none() => drop(shared.cut.send_replace(Some(Instant::now()))),
+            () = &mut end, if !shared.over.load(Ordering::Relaxed) => shared.over.store(true, Ordering::Relaxed),
+        }
     }
     report.took = begun.elapsed().saturating_sub(everybody);
     match reason {
@@ -174,17 +180,27 @@ async fn subscribe(shared: &Shared, index: usize, begun: Instant) -> (Report, Op
     let (mut report, mut run) = (Report::default(), Run::default());
     let mut reason = None;
     let mut wait = RETURN.0;
+    let mut cut = shared.cut.subscribe();
+    // Since when it is away because of that.
+    let mut away: Option<Instant> = None;
     while !shared.over.load(Ordering::Relaxed) {
         match timeout(CONNECT, connect(shared, index, run.at())).await {
             Ok(Ok(socket)) => {
                 report.members = 1;
                 wait = RETURN.0;
+                if let Some(since) = away.take() {
+                    report.latency(u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX));
+                }
                 shared.progress.connected.fetch_add(1, Ordering::Relaxed);
-                let ended = read(shared, socket, &mut run, &mut report).await;
+                let ended = read(shared, socket, &mut cut, &mut run, &mut report).await;
                 shared.progress.connected.fetch_sub(1, Ordering::Relaxed);
                 match ended {
                     // The meeting is over, or we are.
                     End::Meeting | End::Over => break,
+                    End::Cut => {
+                        away = *cut.borrow();
+                        continue;
+                    }
                     End::Broken(why) => {
                         report.disconnected += 1;
                         reason = Some(why);
@@ -203,6 +219,8 @@ async fn subscribe(shared: &Shared, index: usize, begun: Instant) -> (Report, Op
         wait = (wait * 2).min(RETURN.1);
     }
     report.took = begun.elapsed();
+    // Who is not back by the end was not let in.
+    report.missing += u64::from(away.is_some());
     (report, reason)
 }
 
@@ -217,61 +235,70 @@ fn refusal(error: &tungstenite::Error) -> String {
 }
 
 async fn connect(shared: &Shared, index: usize, since: Option<Position>) -> Result<Socket, tungstenite::Error> {
-    let options = &shared.options;
-    // One meeting's subscribers are spread over the gateways too, however many meetings there are.
-    let (url, address) = &shared.targets[options.names.spread(index) % shared.targets.len()];
-    let socket = match address {
-        SocketAddr::V4(v4) if v4.ip().is_loopback() => {
-            let socket = TcpSocket::new_v4()?;
-            let source = u8::try_from(index / PER_SOURCE + 1).unwrap_or(u8::MAX);
-            socket.bind(SocketAddr::from((Ipv4Addr::new(127, 0, 0, source), 0)))?;
-            socket
-        }
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    let stream = socket.connect(*address).await?;
-    stream.set_nodelay(true)?;
+    let names = &shared.options.names;
     let since = since.map_or_else(String::new, |position| format!("&since={position}"));
-    let authority = url.authority().map_or("", |found| found.as_str());
-    let meeting = escape(&options.names.of(index));
-    let scheme = socket_scheme(url);
-    let target = format!("{scheme}://{authority}/v1/subscribe/{meeting}?view=all&source=hearsay{since}");
-    let mut request = target.into_client_request()?;
-    request.headers_mut().insert(HeaderName::from_static("x-api-key"), shared.token.clone());
-    // Thousands of these: small buffers.
-    let config = WebSocketConfig::default().read_buffer_size(4 << 10).write_buffer_size(0);
-    let connector = shared.trust.connector(url);
-    Ok(client_async_tls_with_config(request, stream, Some(config), Some(connector)).await?.0)
+    let path = format!("/v1/subscribe/{}?view=all&source=hearsay{since}", escape(&names.of(index)));
+    // One meeting's subscribers are spread over the gateways too, however many meetings there are.
+    shared.door.enter(index, names.spread(index), &path).await
 }
 
 enum End {
     Over,
     Meeting,
+    Cut,
     Broken(String),
 }
 
-async fn read(shared: &Shared, mut socket: Socket, run: &mut Run, report: &mut Report) -> End {
+async fn read(
+    shared: &Shared,
+    mut socket: Socket,
+    cut: &mut watch::Receiver<Option<Instant>>,
+    run: &mut Run,
+    report: &mut Report,
+) -> End {
     const LOOK: Duration = Duration::from_millis(250);
     let mut heard = Instant::now();
+    let every = match shared.options.measures {
+        Measures::Pings { every } => Some(every),
+        Measures::Events | Measures::Returns { .. } => None,
+    };
+    let mut ping_at = every.map(|every| heard + every);
     loop {
         if shared.over.load(Ordering::Relaxed) {
             // The server may be gone first.
             let _ = timeout(Duration::from_secs(1), socket.close(None)).await;
             return End::Over;
         }
-        let message = match timeout_at(Instant::now() + LOOK, socket.next()).await {
-            Ok(Some(Ok(message))) => message,
-            Ok(Some(Err(error))) => return End::Broken(error.to_string()),
-            Ok(None) => return End::Broken("the connection ended".to_owned()),
-            Err(_) if heard.elapsed() > SILENCE => return End::Broken("the server is silent".to_owned()),
-            Err(_) => continue,
+        let look = Instant::now() + LOOK;
+        let message = tokio::select! {
+            message = socket.next() => match message {
+                Some(Ok(message)) => message,
+                Some(Err(error)) => return End::Broken(error.to_string()),
+                None => return End::Broken("the connection ended".to_owned()),
+            },
+            // Nobody says goodbye.
+            _ = cut.changed() => return End::Cut,
+            () = sleep_until(ping_at.map_or(look, |at| at.min(look))) => {
+                if heard.elapsed() > SILENCE {
+                    return End::Broken("the server is silent".to_owned());
+                }
+                if let (Some(at), Some(every)) = (ping_at, every)
+                    && at <= Instant::now()
+                {
+                    ping_at = Some(at + every);
+                    report.sent += 1;
+                    if let Err(error) = socket.send(Message::Ping(nanos().to_be_bytes().to_vec().into())).await {
+                        return End::Broken(error.to_string());
+                    }
+                }
+                continue;
+            }
         };
         heard = Instant::now();
         match message {
             Message::Text(text) => {
                 let (lost, delivered) = (report.lost, report.delivered);
-                frame(text.as_bytes(), run, report);
+                frame(text.as_bytes(), run, report, shared.options.measures == Measures::Events);
                 shared.progress.delivered.fetch_add(report.delivered - delivered, Ordering::Relaxed);
                 shared.progress.missing.fetch_add(report.lost.saturating_sub(lost), Ordering::Relaxed);
             }
@@ -286,13 +313,20 @@ async fn read(shared: &Shared, mut socket: Socket, run: &mut Run, report: &mut R
                     return End::Broken(error.to_string());
                 }
             }
+            Message::Pong(payload) => {
+                if let Ok(sent) = <[u8; 8]>::try_from(payload.as_ref()) {
+                    report.delivered += 1;
+                    report.latency(nanos().saturating_sub(u64::from_be_bytes(sent)));
+                    shared.progress.delivered.fetch_add(1, Ordering::Relaxed);
+                }
+            }
             _ => (),
         }
     }
 }
 
 /// Counts one text frame. Only what is needed is looked for: a full parse would measure ourselves.
-fn frame(text: &[u8], run: &mut Run, report: &mut Report) {
+fn frame(text: &[u8], run: &mut Run, report: &mut Report, measured: bool) {
     let position = |key: &[u8]| -> Option<Position> {
         // A quote inside a string is escaped, so this is a key wherever it stands.
         let from = memchr::memmem::find(text, key)? + key.len();
@@ -310,7 +344,7 @@ fn frame(text: &[u8], run: &mut Run, report: &mut Report) {
         return run.mark(at, report);
     }
     run.event(at, report);
-    if let Some(sent) = stamped(text) {
+    if measured && let Some(sent) = stamped(text) {
         report.latency(nanos().saturating_sub(sent));
     }
 }
@@ -347,7 +381,7 @@ mod tests {
             r#"{"type":"event","kind":"ended","position":"00000001:6"}"#,
         ];
         for text in frames {
-            frame(text.as_bytes(), &mut run, &mut report);
+            frame(text.as_bytes(), &mut run, &mut report, true);
         }
         assert_eq!((report.delivered, report.lost, report.told, report.duplicated), (3, 0, 3, 0));
     }

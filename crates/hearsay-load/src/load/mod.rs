@@ -1,13 +1,17 @@
 //! Load and what came of it: [`events`] publishes as recognizers do, straight to the log; [`listen`] receives as clients do,
-//! over real sockets, and counts what is missing.
+//! over real sockets, and counts what is missing, and cuts all off at once where that is asked; [`sockets`] are idle ones,
+//! and [`meetings`] have speakers with real audio.
 //!
 //! Every event says in its own words when it was handed to the log, in nanoseconds of the wall clock ([`stamp`]), so a
 //! listener on the same machine measures the whole way: the call, the log, a gateway, a socket.
 
+mod door;
 pub mod events;
 pub mod listen;
+pub mod meetings;
 mod report;
 mod run;
+pub mod sockets;
 
 pub use report::{Limits, Report};
 

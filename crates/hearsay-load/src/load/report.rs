@@ -24,6 +24,10 @@ pub struct Report {
     pub disconnected: u64,
     /// Sockets or meetings that took part.
     pub members: u64,
+    /// Sockets that were cut off by the run itself and were not back at its end.
+    pub missing: u64,
+    /// What only some kinds of runs find, by name.
+    pub more: Vec<(&'static str, f64)>,
     pub took: Duration,
     pub(super) micros: Histogram<u64>,
 }
@@ -51,6 +55,8 @@ impl Default for Report {
             failed: 0,
             disconnected: 0,
             members: 0,
+            missing: 0,
+            more: Vec::new(),
             took: Duration::ZERO,
             micros,
         }
@@ -77,6 +83,7 @@ impl Report {
         self.failed += other.failed;
         self.disconnected += other.disconnected;
         self.members += other.members;
+        self.missing += other.missing;
         self.took = self.took.max(other.took);
         self.micros += &other.micros;
     }
@@ -100,6 +107,9 @@ impl Report {
                 None => broken.push("no latency was measured".to_owned()),
             }
         }
+        if self.missing > 0 {
+            broken.push(format!("{} sockets were cut off and are not back", self.missing));
+        }
         if let Some(most) = limits.disconnected
             && self.disconnected > most
         {
@@ -111,7 +121,7 @@ impl Report {
     pub fn to_json(&self) -> Value {
         let seconds = self.took.as_secs_f64();
         let ms = |share| self.quantile(share);
-        json!({
+        let mut report = json!({
             "sent": self.sent,
             "delivered": self.delivered,
             "lost": self.lost,
@@ -127,7 +137,11 @@ impl Report {
             "p99_ms": ms(0.99),
             "p999_ms": ms(0.999),
             "max_ms": (!self.micros.is_empty()).then(|| self.micros.max() as f64 / 1_000.0),
-        })
+        });
+        for (name, value) in self.more.iter().copied().chain([("missing", self.missing as f64)]) {
+            report[name] = json!(value);
+        }
+        report
     }
 }
 
@@ -151,7 +165,11 @@ impl fmt::Display for Report {
             self.members, self.disconnected, self.failed, seconds
         )?;
         if let (Some(p50), Some(p99), Some(p999)) = (self.quantile(0.5), self.quantile(0.99), self.quantile(0.999)) {
-            write!(f, "; milliseconds: p50 {p50:.2}, p99 {p99:.2}, p99.9 {p999:.2}")?;
+            let most = self.micros.max() as f64 / 1_000.0;
+            write!(f, "; milliseconds: p50 {p50:.2}, p99 {p99:.2}, p99.9 {p999:.2}, at most {most:.2}")?;
+        }
+        for (name, value) in &self.more {
+            write!(f, "; {name} {value:.0}")?;
         }
         Ok(())
     }
