@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    redis::is_root,
+    redis::{Servers, is_root},
     shell::{root, step},
 };
 
@@ -83,10 +83,22 @@ impl Node {
         step("client module: tests", self.npm(&folder, &["run", "--silent", "unit"]))
     }
 
+    /// The shortest proof in a real browser. False: there is no Chromium, and none can be installed.
+    pub(crate) fn smoke(&self, hearsay: &Path, cache: &Path) -> Result<bool> {
+        install(&BROWSERS[..1])?;
+        if !crate::shell::exists("chromium", &["--version"]) {
+            return Ok(false);
+        }
+        let mut command = self.npm(&root().join("tests/browser"), &["run", "--silent", "smoke"]);
+        command.env("HEARSAY_BIN", hearsay).env("HEARSAY_CACHE", cache);
+        step("two people, one meeting, in Chromium", command).map(|()| true)
+    }
+
     /// Everything that needs a browser and a server.
-    pub(crate) fn browser(&self, hearsay: &Path, cache: &Path) -> Result<()> {
-        browsers()?;
+    pub(crate) fn browser(&self, target: &Path, hearsay: &Path, cache: &Path) -> Result<()> {
+        install(&BROWSERS)?;
         let mut command = self.npm(&root().join("tests/browser"), &["run", "--silent", "browser"]);
+        Servers::find(target)?.tell(&mut command);
         command.env("HEARSAY_BIN", hearsay).env("HEARSAY_CACHE", cache);
         step("two people, one meeting, in real browsers", command)
     }
@@ -97,11 +109,11 @@ const BROWSERS: [(&str, &str); 3] =
     [("chromium", "chromium"), ("firefox-esr", "firefox"), ("pulseaudio", "pulseaudio")];
 
 /// Installs browsers, and the sound card that Firefox needs, where that can be done.
-fn browsers() -> Result<()> {
-    let missing: Vec<_> = BROWSERS
-        .into_iter()
+fn install(wanted: &[(&'static str, &str)]) -> Result<()> {
+    let missing: Vec<_> = wanted
+        .iter()
         .filter(|(_, program)| !crate::shell::exists(program, &["--version"]))
-        .map(|(package, _)| package)
+        .map(|(package, _)| *package)
         .collect();
     if missing.is_empty() || !crate::shell::exists("apt-get", &["--version"]) || !is_root() {
         return Ok(());

@@ -58,6 +58,11 @@ impl Anchor {
         None
     }
 
+    /// The clock after the last chunk.
+    pub(crate) fn clock(&self) -> StreamTime {
+        self.clock
+    }
+
     /// A chunk arrived of which nobody here can tell how long it lasts: only the first one can be late.
     pub(crate) fn unmeasured(&mut self, since_origin: Duration) -> Option<StreamTime> {
         if self.heard_any {

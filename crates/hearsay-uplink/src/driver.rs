@@ -20,7 +20,7 @@ use hearsay_bus::{
 };
 use hearsay_protocol::{AudioFormat, ChunkNumber, Meter, PublisherId, Restart, StreamTime, Timestamp};
 use hearsay_rpc::{
-    Ack, Marker, MarkerKind, Open, Request, Response,
+    Ack, Health, Marker, MarkerKind, Open, Request, Response,
     v1::{self, recognizer_client::RecognizerClient},
 };
 use tokio::{
@@ -69,6 +69,10 @@ const MUTED: Duration = Duration::from_secs(2);
 const FAILURES: u32 = 12;
 /// A stay that lasted this long did not fail in haste: the next one is looked for at once.
 const CALM: Duration = Duration::from_secs(5);
+/// How a stream is, is told this often, and whenever the recognizer's ladder changes.
+const HEALTH_EVERY: Duration = Duration::from_secs(5);
+/// And for the first time this soon.
+const HEALTH_FIRST: Duration = Duration::from_secs(1);
 
 /// The id of utterance ends asked for by ourselves: no client can choose it.
 const MUTE: &str = "";
@@ -113,6 +117,11 @@ pub(crate) struct Driver {
     heard: Instant,
     /// An utterance end was asked for since the last chunk.
     muted: bool,
+    /// What its recognizer said last, and how far the log covers the stream.
+    health: Health,
+    health_due: Instant,
+    /// Length of a recording so far.
+    recorded: StreamTime,
     events: Outgoing,
     finished: watch::Sender<Option<Finished>>,
     /// Chunks below were sent before, to some recognizer.
@@ -209,6 +218,7 @@ impl Driver {
             Reclaims::Itself,
             AfterBranch::Reappend,
         );
+        let covered = StreamTime(claim.watermark);
         let is_new = claim.watermark == 0 && claim.restart.is_none();
         let call = placing.place(claim, is_new).await?;
         metrics::placed(true, begun.elapsed());
@@ -242,6 +252,9 @@ impl Driver {
             closing: false,
             heard: Instant::now(),
             muted: true,
+            health: Health { covered, ..Health::default() },
+            health_due: Instant::now() + HEALTH_FIRST,
+            recorded: covered,
             events: Outgoing { channel: events_tx, waiting: VecDeque::new() },
             finished: finished_tx,
             sent_once: first,
@@ -285,7 +298,12 @@ impl Driver {
         // What waits when the end is asked for is bounded by the channel.
         let room = self.ends.is_some() || (self.ring.has_room() && !self.share.is_spent());
         let takes = !self.closing && room;
-        let (begins, deadline, muted) = (self.ends.is_none(), self.deadline(), self.muted_at());
+        let times = Times {
+            begins: self.ends.is_none(),
+            deadline: self.deadline(),
+            muted: self.muted_at(),
+            health: self.health_due,
+        };
         match place {
             Place::At(mut call) => {
                 let stuck = (self.ring.fill() > STUCK_FILL).then(|| self.progress.max(self.placed) + STUCK);
@@ -320,7 +338,7 @@ impl Driver {
                         call.worker.failed();
                         return self.elsewhere(Fault::Own);
                     }
-                    due = due(&mut self.ending, begins, deadline, muted) => {
+                    due = due(&mut self.ending, &times) => {
                         self.due(due)?;
                         None
                     }
@@ -338,7 +356,7 @@ impl Driver {
                         return self.placed(since, wait, result);
                     }
                     () = self.events.ready() => {}
-                    due = due(&mut self.ending, begins, deadline, muted) => self.due(due)?,
+                    due = due(&mut self.ending, &times) => self.due(due)?,
                 }
                 Ok(Place::Moving { since, attempt, wait })
             }
@@ -347,7 +365,7 @@ impl Driver {
                     command = self.commands.recv(), if takes => self.take(command),
                     () = sleep_until(again) => return self.moving(since, wait),
                     () = self.events.ready() => {}
-                    due = due(&mut self.ending, begins, deadline, muted) => self.due(due)?,
+                    due = due(&mut self.ending, &times) => self.due(due)?,
                 }
                 Ok(Place::Waiting { since, until: again, wait })
             }
@@ -383,6 +401,7 @@ impl Driver {
                 // Refused only when so many wait that an utterance end is near anyway.
                 self.ring.mark(MarkerKind::Finalize(MUTE.to_owned()));
             }
+            Due::Health => self.tell_health(),
             Due::Over => {
                 let (_, patience) = self.ends.unwrap_or((Instant::now(), ABANDONED));
                 return Err(finished(UplinkError::Stalled(patience)));
@@ -396,7 +415,9 @@ impl Driver {
             Some(Command::Chunk { data, arrived, waited }) => {
                 (self.heard, self.muted) = (Instant::now(), false);
                 metrics::received(data.len());
-                if !self.placing.spec.recorded {
+                if self.placing.spec.recorded {
+                    self.recorded = self.recorded + self.meter.chunk(&data).unwrap_or_default();
+                } else {
                     if waited {
                         self.anchor.paused();
                     }
@@ -475,7 +496,13 @@ impl Driver {
             Ok(Response::Ended { position }) => {
                 return Err(Finished { last: Some(position), complete: true, error: None });
             }
-            Ok(Response::Health(health)) => self.events.push(UplinkEvent::Health(health)),
+            Ok(Response::Health(health)) => {
+                let changed = health.ladder != self.health.ladder;
+                self.health = Health { covered: self.health.covered.max(health.covered), ..health };
+                if changed {
+                    self.tell_health();
+                }
+            }
             Ok(Response::Signal(signal)) => self.events.push(UplinkEvent::Signal(signal)),
             // A newer recognizer may say things this version does not know; it must not end the stream.
             Err(malformed) => {
@@ -503,8 +530,17 @@ impl Driver {
                 self.events.push(UplinkEvent::Finalized { id, position });
             }
         }
+        self.health.covered = self.health.covered.max(ack.through);
         let (chunk, restart) = (self.ring.covered(), ack.restart.chunk);
         self.events.push(UplinkEvent::Acked { chunk, restart, through: ack.through });
+    }
+
+    /// Said by what this end has taken and the log has covered, whatever has become of the recognizer.
+    fn tell_health(&mut self) {
+        self.health_due = Instant::now() + HEALTH_EVERY;
+        let taken = if self.placing.spec.recorded { self.recorded } else { self.anchor.clock() };
+        let heard = taken.max(self.health.heard).max(self.health.covered);
+        self.events.push(UplinkEvent::Health(Health { heard, ..self.health }));
     }
 
     /// What was put on the log may have to be put there again.
@@ -539,6 +575,9 @@ impl Driver {
     /// On to the next recognizer: at once, unless the last stays were short and got the stream no further.
     fn elsewhere(&mut self, fault: Fault) -> Result<Place, Finished> {
         let since = Instant::now();
+        // Nobody works on it meanwhile.
+        (self.health.speech, self.health.realtime_factor) = (0.0, 0.0);
+        self.tell_health();
         // A stream of which nothing is owed has failed nobody, and was failed by nobody.
         if self.ring.covered() < self.ring.next_chunk() {
             self.failures += fault as u32;
@@ -697,21 +736,28 @@ enum Due {
     Ending,
     /// The live stream sends nothing.
     Muted,
+    /// It is time to tell how the stream is.
+    Health,
     /// The end has taken too long.
     Over,
 }
 
-async fn due(
-    ending: &mut watch::Receiver<Option<Duration>>,
+/// When something is due.
+struct Times {
+    /// The end was not asked for yet.
     begins: bool,
     deadline: Option<Instant>,
     muted: Option<Instant>,
-) -> Due {
+    health: Instant,
+}
+
+async fn due(ending: &mut watch::Receiver<Option<Duration>>, times: &Times) -> Due {
     tokio::select! {
         // An error says that the handle was dropped, which is an end too.
-        _ = ending.changed(), if begins => Due::Ending,
-        () = until(deadline) => Due::Over,
-        () = until(muted) => Due::Muted,
+        _ = ending.changed(), if times.begins => Due::Ending,
+        () = until(times.deadline) => Due::Over,
+        () = until(times.muted) => Due::Muted,
+        () = sleep_until(times.health) => Due::Health,
     }
 }
 

@@ -426,6 +426,7 @@ pub enum UplinkEvent {
         id: String,
         error: UplinkError,
     },
+    /// Every 5 s and on change: `heard` is what this end has taken, `covered` what the log has; the rest is the recognizer's.
     Health(Health),
     Signal(Signal),
     /// The stream goes on at another recognizer, from this chunk.

@@ -524,8 +524,15 @@ async fn an_end_that_gets_no_further_is_given_up_and_leaves_nothing() {
     let (dropped, mut events) = stage.uplinks.open(spec).await.expect("placed");
     drop(dropped);
     let failed = UplinkEvent::Failed(UplinkError::Stalled(Duration::from_secs(10)));
-    assert_eq!(timeout(PATIENCE, events.next()).await.expect("given up"), Some(failed));
-    assert_eq!(timeout(PATIENCE, events.next()).await.expect("nothing is left"), None);
+    let mut next = async || loop {
+        let event = timeout(PATIENCE, events.next()).await.expect("given up, and then nothing is left");
+        // How it is, is told meanwhile.
+        if !matches!(event, Some(UplinkEvent::Health(_))) {
+            return event;
+        }
+    };
+    assert_eq!(next().await, Some(failed));
+    assert_eq!(next().await, None);
 }
 
 #[tokio::test]
@@ -638,4 +645,22 @@ async fn a_speaker_who_mutes_is_taken_at_his_word() {
     while let Some(event) = events.next().await {
         assert!(!matches!(event, UplinkEvent::Finalized { .. }), "nobody asked: {event:?}");
     }
+}
+
+/// What a stream is behind by is told by what was taken, though its recognizer says nothing any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_recognizer_is_seen_in_the_streams_health() {
+    let stage = stage(&[Script::Mute]).await;
+    let (uplink, mut events) = stage.uplinks.open(stage.spec.clone()).await.expect("placed");
+    for _ in 0..7 {
+        uplink.chunk(chunk()).await.expect("taken");
+    }
+    loop {
+        let event = timeout(PATIENCE, events.next()).await.expect("in time").expect("more");
+        if let UplinkEvent::Health(health) = event {
+            assert_eq!((health.heard, health.covered), (StreamTime(700_000), StreamTime::ZERO));
+            break;
+        }
+    }
+    drop(uplink);
 }
