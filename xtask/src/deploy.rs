@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::{
     check::target,
-    deploy_k8s as k8s, deploy_live, deploy_metrics as metrics,
+    deploy_alerts, deploy_k8s as k8s, deploy_live, deploy_metrics as metrics,
     shell::{cargo, exists, root, step},
 };
 
@@ -35,6 +35,8 @@ const KUBECTL_HASH: &str = "dd44f22292e8e31b48bcd9edd8afe918ca2669abfa781a4fa169
 const RULES: &str = "deploy/prometheus/rules.yml";
 const RULES_OBJECT: &str = "k8s/components/monitoring/rules.yaml";
 const DASHBOARDS: &str = "deploy/grafana/dashboards";
+/// What an adapter offers to autoscalers.
+const ADAPTER: &str = "k8s/prometheus-adapter.yaml";
 const GUIDE: &str = "docs/operations.md";
 
 /// Makes the pages that come from elsewhere.
@@ -44,12 +46,23 @@ pub(crate) fn write() -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn check(live: bool) -> Result<()> {
+/// What is checked beside files.
+pub(crate) struct Live {
+    pub(crate) queries: bool,
+    pub(crate) charts: bool,
+    pub(crate) alerts: bool,
+}
+
+pub(crate) fn check(live: &Live) -> Result<()> {
     let mut build = cargo(&["build", "--locked", "--package", "hearsay"]);
     build.env("CARGO_TERM_QUIET", "true");
     step("deployment: the program", build)?;
     with(&target().join("debug/hearsay"))?;
-    if live { deploy_live::check(&target().join("debug/hearsay")) } else { Ok(()) }
+    let program = target().join("debug/hearsay");
+    if live.queries || live.charts {
+        deploy_live::check(&program, live.charts)?;
+    }
+    if live.alerts { deploy_alerts::check(&program) } else { Ok(()) }
 }
 
 /// With the program as it was built for the tests.
@@ -151,6 +164,17 @@ impl Tools {
                 if unknown.is_empty() { told.into_owned() } else { unknown.join("\n") }
             );
         }
+        // Of other kinds, by schemas of the fields that are used here.
+        let schemas = root().join("xtask/schemas");
+        let mut custom = Command::new("python3");
+        custom.arg(schemas.join("custom.py")).arg(schemas.join("custom.json")).arg(&file);
+        let output = custom.env("PYTHONPATH", &self.modules).output()?;
+        ensure!(
+            output.status.success(),
+            "{what}: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
         Ok(())
     }
 }
@@ -201,6 +225,7 @@ fn manifests(tools: &Tools, binary: &Path) -> Result<()> {
         tools.validate(overlay, &yaml)?;
         let objects = k8s::parse(&yaml)?;
         faults.extend(k8s::faults(&objects, &effective).into_iter().map(|fault| format!("{overlay}: {fault}")));
+        faults.extend(not_offered(&objects)?.into_iter().map(|fault| format!("{overlay}: {fault}")));
         if overlay == "production" && faults.is_empty() {
             let found = k8s::prove(&objects, &effective)?;
             println!("== deployment: each of {found} faults made on purpose is found");
@@ -216,6 +241,32 @@ fn manifests(tools: &Tools, binary: &Path) -> Result<()> {
     }
     ensure!(faults.is_empty(), "{}", faults.join("\n"));
     Ok(())
+}
+
+/// Metrics that autoscalers ask for and the adapter does not offer, or makes of series that nobody has.
+fn not_offered(objects: &k8s::Objects) -> Result<Vec<String>> {
+    let adapter: Value = serde_yaml_ng::from_str(&fs::read_to_string(root().join(ADAPTER))?)?;
+    let mut known = metrics::series(&metrics::read()?);
+    let rules: Value = serde_yaml_ng::from_str(&fs::read_to_string(root().join(RULES))?)?;
+    let groups = rules["groups"].as_array().into_iter().flatten().filter_map(|group| group["rules"].as_array());
+    known.extend(groups.flatten().filter_map(|rule| rule["record"].as_str().map(str::to_owned)));
+    let mut offered = BTreeSet::new();
+    let mut faults = Vec::new();
+    for rule in adapter["rules"].as_array().into_iter().flatten() {
+        let series = rule["seriesQuery"].as_str().and_then(|query| query.split('{').next()).unwrap_or_default();
+        if !known.contains(series) {
+            faults.push(format!("{ADAPTER}: there is no series {series}"));
+        }
+        offered.extend(rule["name"]["as"].as_str());
+    }
+    let scalers = objects.iter().filter(|object| object["kind"] == "HorizontalPodAutoscaler");
+    let asked = scalers.filter_map(|scaler| scaler["spec"]["metrics"].as_array()).flatten();
+    for name in asked.filter_map(|metric| metric["pods"]["metric"]["name"].as_str()) {
+        if !offered.contains(name) {
+            faults.push(format!("an autoscaler asks for {name}, which {ADAPTER} does not offer"));
+        }
+    }
+    Ok(faults)
 }
 
 /// From a folder below the repository to `k8s`, as kustomize wants it.
@@ -307,8 +358,7 @@ pub(crate) fn expressions() -> Result<Vec<(String, String)>> {
     for (file, dashboard) in files()? {
         for panel in dashboard["panels"].as_array().into_iter().flatten() {
             for query in panel["targets"].as_array().into_iter().flatten() {
-                let text = query["expr"].as_str().unwrap_or_default();
-                let text = text.replace("$__rate_interval", "1m").replace("$instance", ".*");
+                let text = filled(query["expr"].as_str().unwrap_or_default());
                 found.push((format!("{file}: {}", panel["title"].as_str().unwrap_or_default()), text));
             }
         }
@@ -316,7 +366,12 @@ pub(crate) fn expressions() -> Result<Vec<(String, String)>> {
     Ok(found)
 }
 
-fn files() -> Result<Vec<(String, Value)>> {
+/// With Grafana's variables.
+pub(crate) fn filled(expression: &str) -> String {
+    expression.replace("$__rate_interval", "1m").replace("$instance", ".*")
+}
+
+pub(crate) fn files() -> Result<Vec<(String, Value)>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(root().join(DASHBOARDS))? {
         let path = entry?.path();

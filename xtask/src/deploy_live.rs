@@ -1,198 +1,194 @@
-//! A small cluster under load, a Prometheus that scrapes it, and every query of dashboards and rules asked of that.
+//! `cargo xtask deploy-check --live` and `--charts`: a small cluster under load, and every query of dashboards and rules
+//! asked of a Prometheus that scrapes it.
 
 use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
     fs,
-    io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::Command,
     thread::sleep,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
-use hearsay_models::{ModelStore, Silent};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::{check::target, deploy, redis::Servers, shell::root};
+use crate::{deploy, deploy_cluster::Cluster, shell::root};
 
-const READY_WITHIN: Duration = Duration::from_secs(120);
 /// For every query to have data; live speech goes on all the while.
-const DATA_WITHIN: Duration = Duration::from_secs(90);
+const DATA_WITHIN: Duration = Duration::from_secs(150);
 const ASK_EVERY: Duration = Duration::from_secs(2);
-/// Prometheus scrapes the cluster this often.
-const SCRAPE: &str = "1s";
-const APP: [&str; 4] = ["--app-id", "demo", "--app-secret", "demo"];
+/// What a chart shows.
+const SHOWN: u64 = 75;
+/// Panels that show nothing but zero while all is well; so may queries that end in `or vector(0)`.
+const STILL: [&str; 5] = ["Ladder", "Draining", "What a drain waits for", "Drains", "Slow readers"];
+const RECORDED: [&str; 5] = [
+    "hearsay:recognizer_fill:ratio",
+    "hearsay:final_seconds:p95",
+    "hearsay:redis_call_seconds:p99",
+    "hearsay:socket_seconds:p99",
+    "hearsay:analyst_lag_seconds:p99",
+];
 
-/// Ends with what it is in.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-pub(crate) fn check(hearsay: &Path) -> Result<()> {
-    let folder = target().join("deploy-live");
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder)?;
-    let recordings = ModelStore::open(hearsay_models::cache_folder()?).recordings(&mut Silent)?;
-
-    let port = free_port()?;
-    let mut redis = Command::new(Servers::find(&target())?.redis());
-    redis.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--maxmemory", "256mb"]);
-    let _redis = Running(redis.stdout(Stdio::null()).spawn()?);
-    answers(port)?;
-    let cluster = |arguments: &[&str]| {
-        let mut command = Command::new(hearsay);
-        command.args(arguments).env("HEARSAY__BUS__URL", format!("redis://127.0.0.1:{port}"));
-        command
-            .env("HEARSAY__AUTH__SIGNING_SECRET", "0123456789abcdef0123456789abcdef")
-            .env("HEARSAY__LOG__FILTER", "warn");
-        command.env("HEARSAY__AUTH__APP_ID", "demo").env("HEARSAY__AUTH__APP_SECRET", "demo");
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
-        command
-    };
-    let admins = [free_port()?, free_port()?, free_port()?].map(|port| format!("127.0.0.1:{port}"));
-    let (_recognizer, grpc) = ready(cluster(&["recognizer", "--listen", "127.0.0.1:0", "--admin", &admins[0]]))?;
-    let grpc = grpc.replace("grpc://", "http://");
-    let gateway =
-        |admin: &str| ready(cluster(&["gateway", "--listen", "127.0.0.1:0", "--admin", admin, "--recognizer", &grpc]));
-    let (_one, url) = gateway(&admins[1])?;
-    let (_other, other_url) = gateway(&admins[2])?;
-
-    let prometheus = free_port()?;
-    let config = serde_json::json!({
-        "global": {"scrape_interval": SCRAPE, "evaluation_interval": SCRAPE},
-        "rule_files": [root().join("deploy/prometheus/rules.yml")],
-        "scrape_configs": [
-            {"job_name": "hearsay-recognizer", "static_configs": [{"targets": [admins[0]]}]},
-            {"job_name": "hearsay-gateway", "static_configs": [{"targets": [admins[1], admins[2]]}]},
-        ],
-    });
-    fs::write(folder.join("prometheus.yml"), config.to_string())?;
-    let mut server = Command::new("prometheus");
-    server.arg(format!("--config.file={}", folder.join("prometheus.yml").display()));
-    server.arg(format!("--storage.tsdb.path={}", folder.join("data").display()));
-    server
-        .arg(format!("--web.listen-address=127.0.0.1:{prometheus}"))
-        .stderr(fs::File::create(folder.join("prometheus.log"))?);
-    let _prometheus =
-        Running(server.stdin(Stdio::null()).spawn().context("prometheus (Debian's package of that name)")?);
-    answers(prometheus)?;
+pub(crate) fn check(hearsay: &Path, charts: bool) -> Result<()> {
+    let mut cluster = Cluster::start(hearsay, "deploy-live", &[])?;
+    cluster.start_prometheus(&root().join("deploy/prometheus/rules.yml"), None)?;
 
     // Listeners at one gateway, speakers at the other, over and over.
-    let token = token(&url)?;
-    let arguments =
-        ["load", "listen", "--meeting", "live", "--subscribers", "50", "--duration", "10m", "--token", &token];
-    let _listeners = Running(cluster(&arguments).args(["--url", &other_url]).stdout(Stdio::null()).spawn()?);
-    let speak = || -> Result<Running> {
-        let mut command = cluster(&["transcribe", "--meeting", "live", "--url", &url]);
-        Ok(Running(command.args(APP).arg(&recordings.beckett).stdout(Stdio::null()).spawn()?))
-    };
-    let mut speakers = [speak()?, speak()?];
+    let _listeners = cluster.listen("live", 1, 50)?;
+    let mut speakers = [cluster.speak("live", 0)?, cluster.speak("other", 0)?];
 
     let mut asked = deploy::expressions()?;
-    asked.extend(
-        ["hearsay:recognizer_fill:ratio", "hearsay:final_seconds:p95", "hearsay:redis_call_seconds:p99"]
-            .map(|name| (name.to_owned(), name.to_owned())),
-    );
+    asked.extend(RECORDED.map(|name| (name.to_owned(), name.to_owned())));
     let count = asked.len();
     let begun = Instant::now();
-    while !asked.is_empty() && begun.elapsed() < DATA_WITHIN {
+    let until = if charts { Duration::from_secs(SHOWN) } else { Duration::ZERO };
+    while (!asked.is_empty() && begun.elapsed() < DATA_WITHIN) || begun.elapsed() < until {
         sleep(ASK_EVERY);
         for speaker in &mut speakers {
-            if let Some(status) = speaker.0.try_wait()? {
-                ensure!(status.success(), "transcribe ended with {status}");
-                *speaker = speak()?;
+            if speaker.is_done()? {
+                *speaker = cluster.speak("live", 0)?;
             }
         }
         let mut without = Vec::new();
         for (place, text) in asked {
-            if !has_data(prometheus, &text).with_context(|| format!("{place}: {text}"))? {
+            if !has_data(&cluster, &place, &text).with_context(|| format!("{place}: {text}"))? {
                 without.push((place, text));
             }
         }
         asked = without;
     }
     let without: Vec<_> = asked.iter().map(|(place, text)| format!("{place}: {text}")).collect();
+    if charts {
+        draw(&cluster)?;
+    }
     ensure!(
         without.is_empty(),
-        "no data within {DATA_WITHIN:?} for {} of {count}:\n{}",
+        "no data, or zero, within {DATA_WITHIN:?} for {} of {count}:\n{}",
         without.len(),
         without.join("\n")
     );
-    let firing = query(prometheus, "ALERTS{alertstate=\"firing\"}")?;
+    let firing = cluster.query("ALERTS{alertstate=\"firing\"}")?;
     ensure!(
         firing["data"]["result"].as_array().is_some_and(Vec::is_empty),
         "alerts of a cluster that is well: {firing}"
     );
-    println!("== deployment: {count} queries have data from a real cluster, and no alert fires");
+    println!("== deployment: {count} queries have data from a real cluster that moves, and no alert fires");
     Ok(())
 }
 
-fn has_data(port: u16, text: &str) -> Result<bool> {
-    let answer = query(port, text)?;
+fn has_data(cluster: &Cluster, place: &str, text: &str) -> Result<bool> {
+    let answer = cluster.query(text)?;
     ensure!(answer["status"] == "success", "{answer}");
+    let still = text.ends_with("or vector(0)") || STILL.iter().any(|title| place.ends_with(&format!(": {title}")));
     let result = answer["data"]["result"].as_array().context("no result")?;
     // Quantiles of nothing are no numbers.
-    Ok(result.iter().any(|sample| sample["value"][1].as_str().is_some_and(|value| value != "NaN")))
+    let values = result.iter().filter_map(|sample| sample["value"][1].as_str()?.parse::<f64>().ok());
+    Ok(values.into_iter().any(|value| !value.is_nan() && (still || value != 0.0)))
 }
 
-fn query(port: u16, text: &str) -> Result<Value> {
-    let escaped: String = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    let answer = http(port, &format!("GET /api/v1/query?query={escaped} HTTP/1.0\r\n\r\n"))?;
-    serde_json::from_str(&answer).with_context(|| answer.clone())
-}
-
-/// The body of the answer.
-fn http(port: u16, request: &str) -> Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    stream.write_all(request.as_bytes())?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer.split_once("\r\n\r\n").context("no answer")?.1.to_owned())
-}
-
-fn token(url: &str) -> Result<String> {
-    let port = url.rsplit(':').next().and_then(|port| port.parse().ok()).context("no port")?;
-    let body = r#"{"type":"application","appId":"demo","appSecret":"demo"}"#;
-    let length = body.len();
-    let answer = http(
-        port,
-        &format!(
-            "POST /oauth2/token:generate HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n\
-             content-length: {length}\r\n\r\n{body}"
-        ),
-    )?;
-    let answer: Value = serde_json::from_str(&answer)?;
-    Ok(answer["accessToken"].as_str().context("no token")?.to_owned())
-}
-
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-fn answers(port: u16) -> Result<()> {
-    let begun = Instant::now();
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        ensure!(begun.elapsed() < READY_WITHIN, "nothing listens on port {port}");
-        sleep(Duration::from_millis(50));
+/// A page for each dashboard, its panels where Grafana would put them, and a picture of each page where there is a Chromium.
+fn draw(cluster: &Cluster) -> Result<()> {
+    for (file, dashboard) in deploy::files()? {
+        let mut page = String::from("<body style='font:12px sans-serif;margin:0;background:#fff'>");
+        let mut bottom = 0;
+        for panel in dashboard["panels"].as_array().into_iter().flatten() {
+            let at = |key: &str| {
+                panel["gridPos"][key].as_u64().unwrap_or_default() * if matches!(key, "x" | "w") { 60 } else { 26 }
+            };
+            let (x, y, w, h) = (at("x"), at("y"), at("w"), at("h"));
+            bottom = bottom.max(y + h);
+            let title = panel["title"].as_str().unwrap_or_default();
+            let _ = write!(
+                page,
+                "<div style='position:absolute;left:{x}px;top:{y}px;width:{w}px;height:{h}px;overflow:hidden'><b>{title}</b>"
+            );
+            if panel["type"] != "row" {
+                page += &chart(cluster, panel, w, h).with_context(|| format!("{file}: {title}"))?;
+            }
+            page += "</div>";
+        }
+        let html = cluster.folder().join(&file).with_extension("html");
+        fs::write(&html, page)?;
+        let png = html.with_extension("png");
+        let mut picture = Command::new("chromium");
+        picture.args(["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]);
+        picture.arg(format!("--screenshot={}", png.display())).arg(format!("--window-size=1440,{bottom}")).arg(&html);
+        let drawn = picture.output().is_ok_and(|output| output.status.success());
+        println!("== deployment: {}", if drawn { png.display() } else { html.display() });
     }
     Ok(())
 }
 
-/// Waits for the line that says where it is.
-fn ready(mut command: Command) -> Result<(Running, String)> {
-    let mut running = Running(command.spawn()?);
-    let out = running.0.stdout.take().context("no stdout")?;
-    let mut line = String::new();
-    BufReader::new(out).read_line(&mut line)?;
-    match line.trim().strip_prefix("ready ") {
-        Some(url) => Ok((running, url.to_owned())),
-        None => bail!("{command:?} is not ready"),
+const COLOURS: [&str; 8] = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f"];
+
+fn chart(cluster: &Cluster, panel: &Value, w: u64, h: u64) -> Result<String> {
+    let mut lines = Vec::new();
+    for query in panel["targets"].as_array().into_iter().flatten() {
+        let text = deploy::filled(query["expr"].as_str().unwrap_or_default());
+        let answer = cluster.query_range(&text, SHOWN)?;
+        for series in answer["data"]["result"].as_array().into_iter().flatten() {
+            let mut legend = query["legendFormat"].as_str().unwrap_or_default().to_owned();
+            for (label, value) in series["metric"].as_object().into_iter().flatten() {
+                legend = legend.replace(&format!("{{{{{label}}}}}"), value.as_str().unwrap_or_default());
+            }
+            let points = series["values"].as_array().into_iter().flatten();
+            let points = points.filter_map(|point| Some((point[0].as_f64()?, point[1].as_str()?.parse::<f64>().ok()?)));
+            let points: Vec<_> = points.filter(|(_, value)| value.is_finite()).collect();
+            lines.push((legend, points));
+        }
+    }
+    let unit = panel["fieldConfig"]["defaults"]["unit"].as_str().unwrap_or_default();
+    let all = || lines.iter().flat_map(|(_, points)| points);
+    let top = all().map(|(_, value)| *value).fold(0.0, f64::max);
+    let (first, last) = all().fold((f64::MAX, f64::MIN), |(first, last), (at, _)| (first.min(*at), last.max(*at)));
+    let (wide, high) = (w as f64 - 70.0, h as f64 - 60.0);
+    let mut svg = format!(
+        "<br><span style='color:#888'>0 to {} {unit}</span><svg width='{w}' height='{}' style='display:block'>\
+         <rect x='5' y='0' width='{wide}' height='{high}' fill='#f7f7f7'/>",
+        short(top),
+        high + 2.0
+    );
+    let mut legends = BTreeSet::new();
+    for (n, (legend, points)) in lines.iter().enumerate() {
+        let colour = COLOURS[n % COLOURS.len()];
+        let place = points.iter().map(|(at, value)| {
+            let x = 5.0 + (at - first) / (last - first).max(1.0) * wide;
+            let y = high - value / if top > 0.0 { top } else { 1.0 } * (high - 4.0) - 1.0;
+            format!("{x:.0},{y:.0} ")
+        });
+        let _ = write!(
+            svg,
+            "<polyline fill='none' stroke='{colour}' stroke-width='1.5' points='{}'/>",
+            place.collect::<String>()
+        );
+        let now = points.last().map_or("no data".to_owned(), |(_, value)| short(*value));
+        legends.insert(format!("<span style='color:{colour}'>{legend} {now}</span> "));
+    }
+    svg += "</svg>";
+    if lines.is_empty() {
+        svg += "<b style='color:red'>no data</b>";
+    }
+    svg += &legends.into_iter().collect::<String>();
+    Ok(svg)
+}
+
+fn short(value: f64) -> String {
+    match value.abs() {
+        large if large >= 1e6 => format!("{:.1}M", value / 1e6),
+        large if large >= 1e4 => format!("{:.1}k", value / 1e3),
+        small if small > 0.0 && small < 0.01 => format!("{value:.5}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_short() {
+        assert_eq!([0.0, 0.004_2, 1.5, 20_000.0, 3.2e6].map(short), ["0.000", "0.00420", "1.500", "20.0k", "3.2M"]);
     }
 }

@@ -86,7 +86,9 @@ fn parse(text: &str) -> Result<BTreeMap<String, Metric>> {
             let (name, rest) = call.split_once(',').unwrap_or((call, ""));
             let Some(value) = names.get(name.trim()) else { continue };
             let metric = metrics.get_mut(*value).with_context(|| format!("{value} is recorded and not described"))?;
-            for part in rest.split("=>").filter(|_| rest.contains("=>")) {
+            // What follows the last arrow is a value.
+            let parts: Vec<_> = rest.split("=>").collect();
+            for part in &parts[..parts.len() - 1] {
                 if let Some(label) = part.trim_end().strip_suffix('"').and_then(|part| part.rsplit('"').next()) {
                     metric.labels.insert(label.to_owned());
                 }
@@ -192,6 +194,8 @@ fn describe() {
 }
 fn ended(why: &'static str) {
     counter!(ENDED, "why" => why, "how" => other(1)).increment(1);
+    counter!(ENDED, "why" => "first", "how" => if late { "late" } else { "early" }).increment(1);
+    counter!(ENDED, "why" => "last").increment(1);
     histogram!(TIME).record(1.0);
 }
 "#;

@@ -4,6 +4,8 @@ mod bench;
 mod check;
 mod clients;
 mod deploy;
+mod deploy_alerts;
+mod deploy_cluster;
 mod deploy_images;
 mod deploy_k8s;
 mod deploy_live;
@@ -49,6 +51,12 @@ enum Task {
         /// Also every query of dashboards and rules against a Prometheus that scrapes a small cluster under load.
         #[arg(long)]
         live: bool,
+        /// The same, and a picture of each dashboard with what was answered.
+        #[arg(long)]
+        charts: bool,
+        /// Also break what each alert watches, and hear from an Alertmanager that it fires and is resolved.
+        #[arg(long)]
+        alerts: bool,
     },
     /// Build the images and run the pods of the manifests: a meeting through them, as it is and with certificates.
     ImageCheck(deploy_images::ImageCheck),
@@ -71,7 +79,9 @@ fn main() -> anyhow::Result<()> {
         Task::Test { all } => check::test(all),
         Task::Browser { module } => check::browser(module),
         Task::DeployCheck { write: true, .. } => deploy::write(),
-        Task::DeployCheck { live, .. } => deploy::check(live),
+        Task::DeployCheck { live, charts, alerts, .. } => {
+            deploy::check(&deploy::Live { queries: live, charts, alerts })
+        }
         Task::ImageCheck(arguments) => deploy_images::run(&arguments),
         Task::Fuzz(fuzz) => fuzz::run(&fuzz),
         Task::Clients => check::clients(),

@@ -29,6 +29,7 @@ use hearsay_protocol::{
     event::{Ephemeral, Partial},
     wire,
 };
+use hearsay_runtime::GaugeGuard;
 use tokio::{
     sync::oneshot,
     time::{Instant, sleep},
@@ -38,7 +39,7 @@ use crate::{
     Audience, Class, Outbox, Scene, frame,
     inbox::{GroupLink, History, JoinError, Joiner, Letters, MemberId, Ready, Sink, Who},
     listeners::{Flush, Part, Post},
-    metrics,
+    metrics::{self, Since},
     registry::{FeedHandle, Inner, Progress},
     snapshot::Picture,
     view,
@@ -88,6 +89,8 @@ pub(crate) struct Feed {
     retry_at: Option<Instant>,
     /// Empty between deliveries: its room is kept.
     steps: Vec<Step>,
+    /// There while the log has to be read.
+    behind: Option<GaugeGuard>,
 }
 
 struct Trouble {
@@ -125,6 +128,9 @@ impl Group {
 struct Output {
     bytes: Vec<u8>,
     pieces: Vec<(usize, Class)>,
+    since: Since,
+    /// Durable events and ephemeral ones among the pieces.
+    events: [usize; 2],
 }
 
 impl Output {
@@ -163,6 +169,7 @@ impl Feed {
             retry: RETRY.0,
             retry_at: None,
             steps: Vec::new(),
+            behind: None,
         }
     }
 
@@ -190,8 +197,14 @@ impl Feed {
         let mut set = None;
         let inbox = Arc::clone(&self.handle.inbox);
         loop {
+            if self.follower.is_behind() {
+                self.behind.get_or_insert_with(metrics::feed_behind);
+            }
             while self.follower.is_behind() && self.retry_at.is_none() {
                 self.repair(&bus, &mut outputs).await?;
+            }
+            if !self.follower.is_behind() {
+                self.behind = None;
             }
             self.flush(&mut outputs).await;
             self.settle().await;
@@ -379,6 +392,11 @@ impl Feed {
     fn show(&mut self, entry: Entry, again: bool, outputs: &mut Outputs) {
         let scene = self.scene();
         let position = scene.position(entry.offset);
+        let spoken = match &entry.body {
+            Body::Event(Event::Final(spoken)) => Some(spoken.origin + Duration::from_micros(spoken.end.micros())),
+            _ => None,
+        };
+        let since = Since { appended: Some(entry.at), spoken };
         for (audience, group) in &mut self.groups {
             if group.is_empty() {
                 continue;
@@ -389,6 +407,8 @@ impl Feed {
                 false => view::put(&entry, &scene, audience, &mut output.bytes),
             };
             if shown {
+                output.since = output.since.older(since);
+                output.events[0] += 1;
                 (group.filtered, group.heard_at) = (0, Instant::now());
             } else {
                 group.filtered += 1;
@@ -438,6 +458,7 @@ impl Feed {
             {
                 let output = outputs.entry(*audience).or_default();
                 output.bytes.extend_from_slice(&bytes);
+                output.events[1] += 1;
                 output.piece(class);
             }
         }
@@ -474,10 +495,12 @@ impl Feed {
                 continue;
             }
             let bytes = Bytes::from(output.bytes);
+            let [durable_events, ephemerals] = output.events;
+            metrics::events_to_outboxes(durable_events * group.outboxes.len(), ephemerals * group.outboxes.len());
             let mut start = 0;
             for &(end, class) in &output.pieces {
                 for outbox in group.outboxes.values() {
-                    outbox.offer(bytes.slice(start..end), class);
+                    outbox.offer_since(bytes.slice(start..end), class, output.since);
                     metrics::delivered_to_outbox(end - start);
                 }
                 start = end;
@@ -492,7 +515,8 @@ impl Feed {
                         _ => None,
                     },
                 });
-                flushes.push(Flush { group: group.link.id, bytes, parts: parts.collect() });
+                let (since, events) = (output.since, output.events);
+                flushes.push(Flush { group: group.link.id, bytes, parts: parts.collect(), since, events });
             }
         }
         if !flushes.is_empty() {

@@ -39,8 +39,9 @@ use tokio::{sync::oneshot, time::Instant};
 use crate::{
     FanoutConfig, frame,
     inbox::{GroupId, GroupLink, Joiner, RowKey, Who},
-    metrics::{self, CoreMetrics},
+    metrics::{self, CoreMetrics, Since},
     outbox,
+    registry::Inner,
 };
 
 /// Read at once from one socket; a listener rarely sends more than a few bytes.
@@ -59,6 +60,9 @@ pub(crate) struct Flush {
     pub(crate) bytes: Bytes,
     /// Contiguous pieces of `bytes`, each of whole frames.
     pub(crate) parts: Arc<[Part]>,
+    pub(crate) since: Since,
+    /// Durable events and ephemeral ones.
+    pub(crate) events: [usize; 2],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -613,6 +617,8 @@ impl Listeners {
         let Some(group) = self.groups[index as usize].as_mut() else { return };
         group.due = None;
         let mut pending = std::mem::take(&mut group.pending);
+        let since = pending.iter().fold(Since::default(), |since, flush| since.older(flush.since));
+        let events = [0, 1].map(|kind| pending.iter().map(|flush| flush.events[kind]).sum());
         let (bytes, parts) = match pending.len() {
             0 => return,
             1 => match pending.pop() {
@@ -635,6 +641,7 @@ impl Listeners {
             }
         }
         self.metrics.flushed(members.len(), bytes.len(), began.elapsed());
+        self.metrics.reached(members.len(), events, since, Inner::wall());
         if let Some(group) = self.groups[index as usize].as_mut() {
             group.members = members;
         }

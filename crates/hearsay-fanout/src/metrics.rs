@@ -2,11 +2,16 @@
 
 use std::{sync::OnceLock, time::Duration};
 
+use hearsay_protocol::Timestamp;
 use hearsay_runtime::GaugeGuard;
 use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 const DELIVERED: &str = "hearsay_fanout_delivered_total";
 const DELIVERED_BYTES: &str = "hearsay_fanout_delivered_bytes_total";
+const EVENTS: &str = "hearsay_fanout_events_delivered_total";
+const FINAL_TO_SOCKET: &str = "hearsay_fanout_final_seconds";
+const LOG_TO_SOCKET: &str = "hearsay_fanout_log_seconds";
+const BEHIND: &str = "hearsay_fanout_feeds_behind";
 const CONFLATED: &str = "hearsay_fanout_partials_conflated_total";
 const CUT: &str = "hearsay_fanout_cut_total";
 const REPAIRS: &str = "hearsay_fanout_gap_repairs_total";
@@ -24,6 +29,22 @@ const MEMBERS: &str = "hearsay_fanout_flush_members_count";
 pub fn describe() {
     describe_counter!(DELIVERED, "Flushes written or queued to one socket, by kind of socket (row, outbox).");
     describe_counter!(DELIVERED_BYTES, "Bytes of events written or queued to sockets, by kind of socket.");
+    describe_counter!(
+        EVENTS,
+        "Events written or queued, counted once for each socket, by kind of socket and of event: durable, ephemeral. \
+         History for who joins late is not counted."
+    );
+    describe_histogram!(
+        FINAL_TO_SOCKET,
+        "Seconds from the end of an utterance's speech to its final's bytes on the sockets of one flush, by kind of \
+         socket; by the clocks of the speaker's gateway and of this one. Only of live audio."
+    );
+    describe_histogram!(
+        LOG_TO_SOCKET,
+        "Seconds from an event's time on the log to its bytes on the sockets of one flush, by kind of socket; by the \
+         clocks of the log and of this gateway."
+    );
+    describe_gauge!(BEHIND, "Conversations whose log this gateway has to read before it can go on.");
     describe_counter!(CONFLATED, "Partials replaced by a newer one or skipped for want of room.");
     describe_counter!(
         CUT,
@@ -66,6 +87,66 @@ pub(crate) fn delivered_to_outbox(bytes: usize) {
     sent.increment(bytes as u64);
 }
 
+pub(crate) fn events_to_outboxes(durable: usize, ephemeral: usize) {
+    static HANDLES: OnceLock<[Counter; 2]> = OnceLock::new();
+    let [durables, ephemerals] = HANDLES.get_or_init(|| events("outbox"));
+    durables.increment(durable as u64);
+    ephemerals.increment(ephemeral as u64);
+}
+
+fn events(socket: &'static str) -> [Counter; 2] {
+    ["durable", "ephemeral"].map(|kind| counter!(EVENTS, "socket" => socket, "kind" => kind))
+}
+
+/// A socket has what was written to it.
+pub(crate) fn reached_outbox(since: Since, now: Timestamp) {
+    static HANDLES: OnceLock<Reached> = OnceLock::new();
+    HANDLES.get_or_init(|| Reached::new("outbox")).record(since, now);
+}
+
+/// Of the oldest event in something that is written: when it was put on the log, and when it was spoken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Since {
+    pub(crate) appended: Option<Timestamp>,
+    /// The end of a final's speech.
+    pub(crate) spoken: Option<Timestamp>,
+}
+
+impl Since {
+    pub(crate) fn older(self, other: Self) -> Self {
+        let older = |one: Option<Timestamp>, other: Option<Timestamp>| one.into_iter().chain(other).min();
+        Self { appended: older(self.appended, other.appended), spoken: older(self.spoken, other.spoken) }
+    }
+}
+
+struct Reached {
+    final_to_socket: metrics::Histogram,
+    log_to_socket: metrics::Histogram,
+}
+
+impl Reached {
+    fn new(socket: &'static str) -> Self {
+        Self {
+            final_to_socket: histogram!(FINAL_TO_SOCKET, "socket" => socket),
+            log_to_socket: histogram!(LOG_TO_SOCKET, "socket" => socket),
+        }
+    }
+
+    fn record(&self, since: Since, now: Timestamp) {
+        if let Some(appended) = since.appended {
+            self.log_to_socket.record(now.since(appended));
+        }
+        // What is sent faster than it was spoken is ahead of its own time.
+        if let Some(spoken) = since.spoken.filter(|spoken| *spoken <= now) {
+            self.final_to_socket.record(now.since(spoken));
+        }
+    }
+}
+
+pub(crate) fn feed_behind() -> GaugeGuard {
+    GaugeGuard::rise(gauge!(BEHIND))
+}
+
 pub(crate) fn feed_opened() -> GaugeGuard {
     GaugeGuard::rise(gauge!(FEEDS))
 }
@@ -87,6 +168,8 @@ pub(crate) struct CoreMetrics {
     pub(crate) queued: Gauge,
     flush: metrics::Histogram,
     members: metrics::Histogram,
+    events: [Counter; 2],
+    reached: Reached,
 }
 
 impl CoreMetrics {
@@ -99,6 +182,17 @@ impl CoreMetrics {
             queued: gauge!(QUEUED),
             flush: histogram!(FLUSH),
             members: histogram!(MEMBERS),
+            events: events("row"),
+            reached: Reached::new("row"),
+        }
+    }
+
+    /// All members have what their sockets took of a flush.
+    pub(crate) fn reached(&self, members: usize, [durable, ephemeral]: [usize; 2], since: Since, now: Timestamp) {
+        self.events[0].increment((members * durable) as u64);
+        self.events[1].increment((members * ephemeral) as u64);
+        if members > 0 {
+            self.reached.record(since, now);
         }
     }
 
@@ -107,5 +201,17 @@ impl CoreMetrics {
         self.delivered_bytes.increment((members * bytes) as u64);
         self.flush.record(took);
         self.members.record(members as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_event_of_a_flush_counts() {
+        let at = |appended, spoken| Since { appended: Some(Timestamp(appended)), spoken };
+        let both = at(20, Some(Timestamp(5))).older(at(10, None)).older(Since::default());
+        assert_eq!(both, at(10, Some(Timestamp(5))));
     }
 }

@@ -24,7 +24,11 @@ use bytes::{Bytes, BytesMut};
 use hearsay_protocol::{CloseCode, Position, StreamId, UtteranceId, client::ErrorCode, wire};
 use tokio::sync::Notify;
 
-use crate::{frame, metrics};
+use crate::{
+    frame,
+    metrics::{self, Since},
+    registry::Inner,
+};
 
 /// Largest buffer [`Outgoing::next`] makes of several frames.
 const MERGE: usize = 64 * 1024;
@@ -85,6 +89,7 @@ pub enum Broken {
 struct Item {
     bytes: Bytes,
     class: Class,
+    since: Since,
 }
 
 #[derive(Default)]
@@ -138,17 +143,24 @@ pub struct Outbox {
 /// What the socket's writer takes from. Dropping it tells everybody that the socket is gone.
 pub struct Outgoing {
     shared: Arc<Shared>,
+    /// Of what was taken and is being written.
+    under_way: Option<Since>,
 }
 
 impl Outbox {
     pub fn new(limits: OutboxLimits) -> (Self, Outgoing) {
         let shared =
             Arc::new(Shared { limits, queue: Mutex::default(), filled: Notify::new(), drained: Notify::new() });
-        (Self { shared: Arc::clone(&shared) }, Outgoing { shared })
+        (Self { shared: Arc::clone(&shared) }, Outgoing { shared, under_way: None })
     }
 
     /// Puts finished frames (see [`frame`]) behind what is queued. Never waits.
     pub fn offer(&self, bytes: Bytes, class: Class) -> Offer {
+        self.offer_since(bytes, class, Since::default())
+    }
+
+    /// The same, of events that are as old as this.
+    pub(crate) fn offer_since(&self, bytes: Bytes, class: Class, since: Since) -> Offer {
         let Shared { limits, .. } = *self.shared;
         let mut queue = self.shared.lock();
         if queue.broken.is_some() {
@@ -166,7 +178,7 @@ impl Outbox {
                     // At the back: in the order of what the frames follow.
                     queue.items.remove(index);
                     queue.bytes = queue.bytes - old + bytes.len();
-                    queue.items.push_back(Item { bytes, class });
+                    queue.items.push_back(Item { bytes, class, since });
                     return Offer::Conflated;
                 }
                 if room < limits.reserved + bytes.len() {
@@ -183,7 +195,7 @@ impl Outbox {
             _ => (),
         }
         queue.bytes += bytes.len();
-        queue.items.push_back(Item { bytes, class });
+        queue.items.push_back(Item { bytes, class, since });
         drop(queue);
         self.shared.filled.notify_one();
         Offer::Queued
@@ -294,11 +306,16 @@ impl Outgoing {
     /// What to write next, in one write; waits until there is something. None: nothing more, close the socket. The last
     /// buffer of a closed outbox ends in its close frame. Safe to drop.
     pub async fn next(&mut self) -> Option<Bytes> {
+        // Who asks for more has written what it took.
+        if let Some(since) = self.under_way.take() {
+            metrics::reached_outbox(since, Inner::wall());
+        }
         loop {
             {
                 let mut queue = self.shared.lock();
-                if let Some(bytes) = take(&mut queue) {
+                if let Some((bytes, since)) = take(&mut queue) {
                     drop(queue);
+                    self.under_way = (since != Since::default()).then_some(since);
                     self.shared.drained.notify_waiters();
                     return Some(bytes);
                 }
@@ -311,8 +328,10 @@ impl Outgoing {
     }
 }
 
-fn take(queue: &mut Queue) -> Option<Bytes> {
-    let Some(first) = queue.items.pop_front() else { return queue.farewell.take() };
+fn take(queue: &mut Queue) -> Option<(Bytes, Since)> {
+    let Some(first) = queue.items.pop_front() else {
+        return queue.farewell.take().map(|farewell| (farewell, Since::default()));
+    };
     let mut end = first.bytes.len();
     let mut count = 0;
     for item in &queue.items {
@@ -329,6 +348,7 @@ fn take(queue: &mut Queue) -> Option<Bytes> {
         }
     };
     note(first.class);
+    let mut since = first.since;
     let bytes = if count == 0 {
         first.bytes
     } else {
@@ -336,13 +356,14 @@ fn take(queue: &mut Queue) -> Option<Bytes> {
         merged.extend_from_slice(&first.bytes);
         for item in queue.items.drain(..count) {
             note(item.class);
+            since = since.older(item.since);
             merged.extend_from_slice(&item.bytes);
         }
         merged.freeze()
     };
     queue.bytes -= bytes.len();
     queue.reached = reached;
-    Some(bytes)
+    Some((bytes, since))
 }
 
 impl Drop for Outgoing {

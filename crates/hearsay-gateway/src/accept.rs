@@ -266,9 +266,9 @@ async fn accept(shared: Arc<Shared>, core: Core, socket: std::net::TcpListener) 
                 }
             }
             // Cut: it is to go elsewhere.
-            Err(_) if drain.is_draining() => metrics::connection_refused(),
+            Err(_) if drain.is_draining() => metrics::connection_refused("draining"),
             Err(_) => {
-                metrics::connection_refused();
+                metrics::connection_refused("full");
                 tasks.spawn("refused connection", refuse(shared, stream, peer));
             }
         }

@@ -367,6 +367,9 @@ impl Connection {
             Effect::Part => Some(Input::Finished { complete: self.part().await }),
             Effect::CheckToken(token) => Some(Input::TokenChecked(self.check_token(&token))),
             Effect::Send(reply) => {
+                if let Reply::Error { error, .. } = &reply {
+                    metrics::message_refused(error.code);
+                }
                 self.outbox.offer(frame::text(&reply::text(&reply)), Class::Control);
                 None
             }

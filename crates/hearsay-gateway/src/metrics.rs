@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hearsay_protocol::client::ErrorCode;
 use hearsay_runtime::GaugeGuard;
 use http::StatusCode;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
@@ -34,7 +35,10 @@ const MESSAGES_REFUSED: &str = "hearsay_gateway_messages_refused_total";
 pub(crate) fn describe() {
     describe_counter!(HISTORIES, "Participants of whom earlier conversations were told.");
     describe_gauge!(CONNECTIONS, "Connections that are open: sockets and requests.");
-    describe_counter!(CONNECTIONS_REFUSED, "Connections refused because all permits were taken.");
+    describe_counter!(
+        CONNECTIONS_REFUSED,
+        "Connections refused because all permits were taken, by reason: full, draining."
+    );
     describe_counter!(HANDSHAKES_FAILED, "TLS handshakes that failed or took too long.");
     describe_counter!(REQUESTS, "HTTP requests, handshakes too, by status.");
     describe_counter!(TOKENS_REFUSED, "Requests refused for their token, by reason.");
@@ -54,15 +58,15 @@ pub(crate) fn describe() {
         "Streams whose clients a drain asked to return, by where it found them: in a silence, at an utterance_end, in a \
          pause, or in a word when time was up."
     );
-    describe_counter!(MESSAGES_REFUSED, "Errors told to clients.");
+    describe_counter!(MESSAGES_REFUSED, "Errors told to speakers, by code.");
 }
 
 pub(crate) fn connection_opened() -> GaugeGuard {
     GaugeGuard::rise(gauge!(CONNECTIONS))
 }
 
-pub(crate) fn connection_refused() {
-    counter!(CONNECTIONS_REFUSED).increment(1);
+pub(crate) fn connection_refused(reason: &'static str) {
+    counter!(CONNECTIONS_REFUSED, "reason" => reason).increment(1);
 }
 
 pub(crate) fn handshake_failed() {
@@ -89,7 +93,10 @@ pub(crate) fn session_ended(story: &Story, lasted: Duration) {
     histogram!(SESSION_LENGTH).record(lasted);
     counter!(AUDIO).increment(story.bytes);
     counter!(CHUNKS_DROPPED).increment(story.dropped);
-    counter!(MESSAGES_REFUSED).increment(story.refused.into());
+}
+
+pub(crate) fn message_refused(code: ErrorCode) {
+    counter!(MESSAGES_REFUSED, "code" => code.name()).increment(1);
 }
 
 pub(crate) fn start_answered(outcome: &'static str, took: Duration) {

@@ -12,7 +12,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use hearsay_bus::{
@@ -385,6 +385,8 @@ impl Analyst<'_> {
     /// Analyses entries, appends what follows from them.
     async fn tell(&mut self, steps: &mut Vec<Step>) -> Result<Option<Turn>, Error> {
         let (mut events, mut through, mut worth) = (Vec::new(), self.done, false);
+        // When on the log is what insights follow from.
+        let mut causes = Vec::new();
         for step in steps.drain(..) {
             match step {
                 // Where history branched is told by a gap, or refuses what is appended.
@@ -395,6 +397,9 @@ impl Analyst<'_> {
                 Step::Gap { to, .. } => tracing::warn!(key = %self.key, %to, "the analyst begins in the middle"),
                 Step::Entry { entry, .. } => {
                     let Body::Event(event) = &entry.body else { continue };
+                    if entry.offset > self.done {
+                        metrics::taken_up(wall().since(entry.at));
+                    }
                     let begun = Instant::now();
                     // What was told before is only known again.
                     let found = match self.thought.filter(|_| entry.offset > self.done) {
@@ -418,6 +423,7 @@ impl Analyst<'_> {
                     metrics::analysed(begun.elapsed());
                     self.ended |= event.kind() == EventKind::Ended;
                     if entry.offset > self.done {
+                        causes.extend(found.iter().filter(|it| it.kind() == EventKind::Insight).map(|_| entry.at));
                         events.extend(found);
                         through = entry.offset;
                         worth |= event.kind() != EventKind::Insight;
@@ -436,9 +442,17 @@ impl Analyst<'_> {
         }
         let stretch = Stretch { from: self.done.0, through: through.0, events, restart: None };
         self.appender.append(stretch, CALL).await?;
+        for cause in causes {
+            metrics::insight_told(wall().since(cause));
+        }
         self.done = through;
         Ok(None)
     }
+}
+
+fn wall() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
 
 async fn call<T>(call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {

@@ -19,6 +19,7 @@ use std::{
 
 use bytes::Bytes;
 use hearsay_protocol::{ChunkNumber, StreamTime};
+use hearsay_runtime::GaugeGuard;
 use hearsay_speech::{
     codec::Fault,
     engine::Kind,
@@ -244,6 +245,7 @@ pub(crate) fn open(slot: Slot, lane: Lane, recorded: bool, mailboxes: &[Arc<Mail
         early: None,
         busy: false,
         failed: false,
+        _open: metrics::lane_opened(recorded),
     };
     let id = slot.id;
     mailbox.post(|mail| mail.opened.push((id, Box::new(tenant))));
@@ -306,6 +308,7 @@ struct Tenant {
     /// Stands in the queue for a turn.
     busy: bool,
     failed: bool,
+    _open: GaugeGuard,
 }
 
 impl Tenant {

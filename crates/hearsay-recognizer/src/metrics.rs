@@ -6,6 +6,7 @@ use hearsay_runtime::GaugeGuard;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 const STREAMS: &str = "hearsay_recognizer_streams";
+const LANES: &str = "hearsay_recognizer_lanes";
 const RATED: &str = "hearsay_recognizer_streams_rated";
 const MEASURED: &str = "hearsay_recognizer_measured_seconds";
 const PROBES: &str = "hearsay_recognizer_probes_total";
@@ -34,6 +35,8 @@ const PUBLISH_BUGS: &str = "hearsay_recognizer_publish_refused_total";
 const ANALYSTS: &str = "hearsay_recognizer_analysts";
 const INFERRED: &str = "hearsay_recognizer_insights_total";
 const ANALYSED: &str = "hearsay_recognizer_analysis_seconds";
+const ANALYST_LAG: &str = "hearsay_recognizer_analyst_lag_seconds";
+const INSIGHT: &str = "hearsay_recognizer_insight_seconds";
 const UNWEIGHED: &str = "hearsay_recognizer_analysis_unweighed_total";
 const TRACKERS_REFUSED: &str = "hearsay_recognizer_trackers_refused_total";
 
@@ -42,6 +45,7 @@ pub(crate) type DecodeKind = &'static str;
 
 pub(crate) fn describe() {
     describe_gauge!(STREAMS, "Streams this recognizer hears.");
+    describe_gauge!(LANES, "Lanes on listening threads, by kind: live, recorded.");
     describe_gauge!(RATED, "Streams it can hear well, as measured at start or configured.");
     describe_gauge!(
         MEASURED,
@@ -77,6 +81,14 @@ pub(crate) fn describe() {
     describe_gauge!(ANALYSTS, "Conversations this process is the analyst of.");
     describe_counter!(INFERRED, "Insights found, by kind: question, action_item, follow_up, topic, tracker, entity.");
     describe_histogram!(ANALYSED, "Seconds to find what follows from one entry of the log.");
+    describe_histogram!(
+        ANALYST_LAG,
+        "Seconds from an entry's time on the log until its analyst has taken it up, by the clocks of log and recognizer."
+    );
+    describe_histogram!(
+        INSIGHT,
+        "Seconds from an entry's time on the log, mostly a final's, until what follows from it is on the log."
+    );
     describe_counter!(UNWEIGHED, "Entries whose meaning was left out because all processors were busy with others.");
     describe_counter!(
         TRACKERS_REFUSED,
@@ -86,6 +98,10 @@ pub(crate) fn describe() {
 
 pub(crate) fn stream_opened() -> GaugeGuard {
     GaugeGuard::rise(gauge!(STREAMS))
+}
+
+pub(crate) fn lane_opened(recorded: bool) -> GaugeGuard {
+    GaugeGuard::rise(gauge!(LANES, "kind" => if recorded { "recorded" } else { "live" }))
 }
 
 pub(crate) fn rated(streams: usize) {
@@ -198,6 +214,14 @@ pub(crate) fn inferred(kind: &'static str) {
 
 pub(crate) fn analysed(took: Duration) {
     histogram!(ANALYSED).record(took);
+}
+
+pub(crate) fn taken_up(after: Duration) {
+    histogram!(ANALYST_LAG).record(after);
+}
+
+pub(crate) fn insight_told(after: Duration) {
+    histogram!(INSIGHT).record(after);
 }
 
 pub(crate) fn unweighed() {

@@ -220,7 +220,7 @@ mod tests {
         assert!(ask(&admin, Method::GET, "/v1/conversations").await.is_none());
         assert_eq!(ask(&admin, Method::POST, "/metrics").await.unwrap().0, StatusCode::METHOD_NOT_ALLOWED);
         assert_eq!(ask(&admin, Method::GET, "/healthz").await.unwrap().0, StatusCode::OK);
-        assert!(ask(&admin, Method::GET, "/metrics").await.unwrap().1.contains("hearsay_build_info"));
+        assert!(ask(&admin, Method::GET, "/metrics").await.unwrap().1.contains("process_open_fds"));
     }
 
     #[tokio::test]

@@ -2,7 +2,10 @@
 //!
 //! Each crate lists its names in one file of its own and describes them there; a name's ending chooses its buckets.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -12,6 +15,9 @@ use crate::Tasks;
 const TASKS: &str = "hearsay_tasks";
 const TASKS_FAILED: &str = "hearsay_tasks_failed_total";
 const BUILD_INFO: &str = "hearsay_build_info";
+const DRAINING: &str = "hearsay_draining";
+const DRAIN_LASTED: &str = "hearsay_drain_seconds";
+const DRAIN_LEFT: &str = "hearsay_drain_tasks_left";
 const RESIDENT: &str = "process_resident_memory_bytes";
 const CPU: &str = "process_cpu_seconds_total";
 const OPEN_FILES: &str = "process_open_fds";
@@ -31,6 +37,8 @@ const COUNT: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 500.0, 1_000.0
 
 /// Histograms keep what was recorded since the last scrape; without scrapes this often empties them.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+/// How often a drain tells how far it is.
+const DRAIN_TOLD_EVERY: Duration = Duration::from_millis(250);
 
 /// Makes this process's metrics readable. The recorder is one per process: every call answers the same handle.
 pub fn install() -> MetricsHandle {
@@ -43,7 +51,6 @@ pub fn install() -> MetricsHandle {
                 tracing::warn!("another metrics recorder is installed; /metrics will be empty");
             }
             describe();
-            gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
             handle
         })
         .clone()
@@ -62,10 +69,31 @@ fn builder() -> PrometheusBuilder {
 fn describe() {
     describe_gauge!(TASKS, "Tasks that are open, by name.");
     describe_counter!(TASKS_FAILED, "Tasks that ended in a panic, by name.");
-    describe_gauge!(BUILD_INFO, "Always 1; the label tells the version.");
+    describe_gauge!(
+        BUILD_INFO,
+        "Always 1; the labels tell the version, the commit it was built from (unknown outside of images), the features it \
+         was built with, and what the process is: dev, gateway, recognizer, actions."
+    );
+    describe_gauge!(DRAINING, "1 from the beginning of a drain on.");
+    describe_gauge!(DRAIN_LASTED, Unit::Seconds, "How long the drain has lasted.");
+    describe_gauge!(
+        DRAIN_LEFT,
+        "Tasks the drain waits for. The sockets and streams among them are hearsay_gateway_connections and \
+         hearsay_recognizer_streams."
+    );
     describe_gauge!(RESIDENT, Unit::Bytes, "Resident memory of the process.");
     describe_counter!(CPU, Unit::Seconds, "Processor time the process has used.");
     describe_gauge!(OPEN_FILES, "Open file descriptors of the process.");
+}
+
+/// What a process is, and what it was built from.
+#[derive(Debug, Clone, Copy)]
+pub struct Build {
+    pub role: &'static str,
+    pub version: &'static str,
+    pub commit: &'static str,
+    /// With commas between them.
+    pub features: &'static str,
 }
 
 /// Reads what the process has recorded. Cheap to clone.
@@ -81,8 +109,31 @@ impl MetricsHandle {
         self.handle.render()
     }
 
-    /// Keeps histograms small while nobody scrapes.
+    /// Tells what this process is.
+    pub fn built(&self, build: Build) {
+        let Build { role, version, commit, features } = build;
+        gauge!(BUILD_INFO, "role" => role, "version" => version, "commit" => commit, "features" => features).set(1.0);
+    }
+
+    /// Keeps histograms small while nobody scrapes, and tells how far a drain is.
     pub fn keep_up(&self, tasks: &Tasks) {
+        let (watched, drain) = (tasks.clone(), tasks.drain());
+        gauge!(DRAINING).set(0.0);
+        gauge!(DRAIN_LASTED).set(0.0);
+        gauge!(DRAIN_LEFT).set(0.0);
+        tasks.spawn_background("drain progress", async move {
+            drain.cancelled().await;
+            let begun = Instant::now();
+            gauge!(DRAINING).set(1.0);
+            while !drain.is_finished() {
+                gauge!(DRAIN_LASTED).set(begun.elapsed().as_secs_f64());
+                gauge!(DRAIN_LEFT).set(watched.work_left() as f64);
+                tokio::select! {
+                    () = tokio::time::sleep(DRAIN_TOLD_EVERY) => {}
+                    () = drain.finished() => return,
+                }
+            }
+        });
         let (handle, drain) = (self.handle.clone(), tasks.drain());
         tasks.spawn_background("metrics upkeep", async move {
             loop {
@@ -169,6 +220,27 @@ mod tests {
         });
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_tells_how_far_it_is() {
+        let (metrics, tasks) = (install(), Tasks::new());
+        metrics.keep_up(&tasks);
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        tasks.spawn("held open", async move { drop(ended.await) });
+        let value = |name: &str| {
+            let text = install().render();
+            let found = text.lines().find_map(|line| line.strip_prefix(&format!("{name} "))?.parse::<f64>().ok());
+            found.unwrap_or_else(|| panic!("{name}: {text}"))
+        };
+        assert_eq!(value(DRAINING), 0.0);
+        let look = async {
+            tokio::time::sleep(DRAIN_TOLD_EVERY * 2).await;
+            assert_eq!((value(DRAINING), value(DRAIN_LEFT)), (1.0, 1.0));
+            end.send(()).unwrap();
+        };
+        let (ended, ()) = tokio::join!(tasks.finish(Duration::from_secs(60)), look);
+        ended.unwrap();
+    }
+
     #[test]
     fn a_histogram_gets_its_buckets_by_its_name() {
         let recorder = builder().build_recorder();
@@ -186,7 +258,13 @@ mod tests {
     #[test]
     fn the_process_tells_of_itself() {
         let text = install().render();
-        assert!(text.contains("hearsay_build_info{version="), "{text}");
+        let build = Build { role: "gateway", version: "1.2.3", commit: "abc", features: "none" };
+        install().built(build);
+        let told = install().render();
+        let line = told.lines().find(|line| line.starts_with("hearsay_build_info{")).unwrap();
+        for label in ["role=\"gateway\"", "version=\"1.2.3\"", "commit=\"abc\"", "features=\"none\""] {
+            assert!(line.contains(label), "{line}");
+        }
         assert!(text.contains("process_resident_memory_bytes "), "{text}");
         assert!(install().render().contains("process_open_fds "));
     }

@@ -166,6 +166,11 @@ impl Tasks {
         who.keys().copied().collect()
     }
 
+    /// How many tasks a drain would wait for.
+    pub fn work_left(&self) -> usize {
+        self.set.lock().work.values().sum()
+    }
+
     fn open(&self, kind: Kind, name: &'static str) -> OpenTask {
         *self.set.lock().of(kind).entry(name).or_default() += 1;
         OpenTask { set: Arc::clone(&self.set), kind, name, _gauge: metrics::task_started(name) }

@@ -15,6 +15,7 @@ pub(crate) struct Budget {
 
 impl Budget {
     pub(crate) fn new(limit: usize) -> Self {
+        metrics::ring_limit(limit);
         Self { limit, used: Arc::default() }
     }
 

@@ -6,6 +6,7 @@ const RECEIVED: &str = "hearsay_uplink_audio_received_bytes_total";
 const ACKNOWLEDGED: &str = "hearsay_uplink_audio_acknowledged_bytes_total";
 const REPLAYED: &str = "hearsay_uplink_audio_replayed_bytes_total";
 const RING: &str = "hearsay_uplink_ring_bytes";
+const RING_LIMIT: &str = "hearsay_uplink_ring_limit_bytes";
 const STREAMS: &str = "hearsay_uplink_streams";
 const PLACEMENTS: &str = "hearsay_uplink_placements_total";
 const ENDED: &str = "hearsay_uplink_streams_ended_total";
@@ -21,6 +22,7 @@ pub(crate) fn describe() {
     describe_counter!(ACKNOWLEDGED, "Bytes of audio forgotten because the log covers what was said in them.");
     describe_counter!(REPLAYED, "Bytes of audio sent to a recognizer again.");
     describe_gauge!(RING, "Bytes of audio held because the log does not cover them yet.");
+    describe_gauge!(RING_LIMIT, "Bytes of audio that may be held; at nine tenths no new stream is taken.");
     describe_gauge!(STREAMS, "Streams under way to a recognizer.");
     describe_counter!(PLACEMENTS, "Streams placed on a recognizer, by why: first, moved.");
     describe_counter!(ENDED, "Streams ended, by how: complete, stalled, fenced, refused, unsupported, broken.");
@@ -46,6 +48,10 @@ pub(crate) fn replayed(bytes: usize) {
 
 pub(crate) fn ring_bytes(bytes: usize) {
     gauge!(RING).set(bytes as f64);
+}
+
+pub(crate) fn ring_limit(bytes: usize) {
+    gauge!(RING_LIMIT).set(bytes as f64);
 }
 
 pub(crate) fn placed(first: bool, after: std::time::Duration) {

@@ -23,7 +23,7 @@ pub(crate) fn run(arguments: cli::Actions) -> anyhow::Result<ExitCode> {
                        gateways take the same file";
         return Err(ConfigError::Contradiction(missing.to_owned()).into());
     }
-    process::run(config, process::processors(), serve)
+    process::run("actions", config, process::processors(), serve)
 }
 
 async fn serve(config: Config, process: Process) -> anyhow::Result<()> {

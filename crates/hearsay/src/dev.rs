@@ -46,7 +46,7 @@ pub(crate) fn run(arguments: cli::Dev) -> anyhow::Result<ExitCode> {
     }
     let models = models::store(&config)?.fetch(&mut Terminal::default())?;
     let auth = auth::of_this_start(&config.auth)?;
-    process::run(config, process::processors(), |config, process| serve(config, process, auth, models))
+    process::run("dev", config, process::processors(), |config, process| serve(config, process, auth, models))
 }
 
 /// Runs until the drain begins.

@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: cli::Gateway) -> anyhow::Result<ExitCode> {
     }
     let auth = auth::of_a_cluster(&config.auth)?;
     // Sockets have a thread per processor of their own; a worker without work costs the others wake-ups.
-    process::run(config, process::processors() / 2, |config, process| serve(config, process, auth))
+    process::run("gateway", config, process::processors() / 2, |config, process| serve(config, process, auth))
 }
 
 async fn serve(config: Config, process: Process, auth: hearsay_auth::Auth) -> anyhow::Result<()> {

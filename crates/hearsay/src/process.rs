@@ -10,13 +10,28 @@ use std::{
 };
 
 use anyhow::Context;
-use hearsay_runtime::{Admin, MetricsHandle, Readiness, Tasks, metrics, serve_admin, signals};
+use hearsay_runtime::{
+    Admin, MetricsHandle, Readiness, Tasks,
+    metrics::{self, Build},
+    serve_admin, signals,
+};
 use tokio::time::{Instant, sleep};
 
 use crate::config::Config;
 
 /// How often a process that is not ready yet says why.
 const SAY_WHY_EVERY: Duration = Duration::from_secs(10);
+
+/// Of the commit it was built from: the image's build tells it.
+const COMMIT: &str = match option_env!("HEARSAY_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+const FEATURES: &str = match (cfg!(feature = "recognizer"), cfg!(feature = "onnxruntime")) {
+    (_, true) => "recognizer,onnxruntime",
+    (true, false) => "recognizer",
+    (false, false) => "none",
+};
 
 /// What a server is given.
 #[derive(Clone)]
@@ -29,11 +44,11 @@ pub(crate) struct Process {
 
 /// Runs `serve` until it returns, which it does when the drain begins or something is wrong; then drains.
 ///
-/// `workers` threads run it, beside those that `serve` starts.
+/// It is what `role` says; `workers` threads run it, beside those that `serve` starts.
 ///
 /// # Errors
 /// Those of `serve`; else, what was still open at the end of `process.drain_deadline`.
-pub(crate) fn run<S, F>(config: Config, workers: usize, serve: S) -> anyhow::Result<ExitCode>
+pub(crate) fn run<S, F>(role: &'static str, config: Config, workers: usize, serve: S) -> anyhow::Result<ExitCode>
 where
     S: FnOnce(Config, Process) -> F,
     F: Future<Output = anyhow::Result<()>>,
@@ -44,6 +59,7 @@ where
     let outcome = runtime.block_on(async {
         signals::listen(&tasks)?;
         let metrics = metrics::install();
+        metrics.built(Build { role, version: env!("CARGO_PKG_VERSION"), commit: COMMIT, features: FEATURES });
         metrics.keep_up(&tasks);
         let process = Process { tasks: tasks.clone(), readiness: Readiness::new(), metrics, begun: Instant::now() };
         let served = serve(config, process).await;

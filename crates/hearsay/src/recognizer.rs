@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: cli::Recognizer) -> anyhow::Result<ExitCode> {
     log::shared(&config.bus, "recognizer")?;
     try_port(config.recognizer.listen)?;
     let models = models::store(&config)?.fetch(&mut Terminal::default())?;
-    process::run(config, process::processors(), |config, process| serve(config, process, models))
+    process::run("recognizer", config, process::processors(), |config, process| serve(config, process, models))
 }
 
 async fn serve(config: Config, process: Process, models: Models) -> anyhow::Result<()> {
