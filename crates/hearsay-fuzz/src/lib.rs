@@ -4,6 +4,7 @@
 //! Audio inputs are records, see [`audio`]; everything else is taken as it is.
 
 mod audio;
+mod frames;
 mod log;
 mod seal;
 mod token;
@@ -27,7 +28,7 @@ pub struct Target {
 }
 
 /// All there are.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     Target {
         name: "client_message",
         run: client_message,
@@ -83,6 +84,12 @@ pub const TARGETS: [Target; 11] = [
             "/v1/conversations/",
             "18446744073709551616",
         ],
+    },
+    Target {
+        name: "frames",
+        run: frames::run,
+        seeds: frames::seeds,
+        words: &["\u{1}", "\u{2}", "\0", "\u{7f}", "__PING__", "\"type\":", "{}", "stop_request"],
     },
     Target {
         name: "token",

@@ -88,6 +88,7 @@ macro_rules! targets {
 targets! {
     client_message: 100_000,
     handshake: 100_000,
+    frames: 50_000,
     token: 20_000,
     linear16: 10_000,
     mulaw: 10_000,
