@@ -5,7 +5,7 @@
 //! resume token, listeners with the position they reached.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
-    Cluster, Entry, Setup,
+    Cluster, Setup,
     client::{Client, Said, inner, position, wav},
     recordings,
 };
@@ -30,6 +30,9 @@ const MESSAGE: Duration = Duration::from_millis(100);
 const AWAY: Duration = Duration::from_secs(20);
 /// What `deploy/compose.yaml` leaves a process to end.
 const GRACE: Duration = Duration::from_secs(35);
+
+/// A final's text and its words.
+type Line = (String, Vec<String>);
 
 /// How much of it.
 #[derive(Debug, Clone)]
@@ -83,7 +86,7 @@ impl Script {
 
 /// Gateways as a balancer shows them: the next one when one refuses.
 struct Doors {
-    entries: Vec<Entry>,
+    entries: Vec<crate::Entry>,
 }
 
 impl Doors {
@@ -227,7 +230,7 @@ async fn listen(doors: Arc<Doors>, n: usize, meeting: String) -> Result<Told> {
 }
 
 /// What is heard of a script that nothing interrupts: its texts, each with its words.
-async fn unbroken(doors: &Doors, script: &Script, n: usize, turns: usize) -> Result<Vec<(String, Vec<String>)>> {
+async fn unbroken(doors: &Doors, script: &Script, n: usize, turns: usize) -> Result<Vec<Line>> {
     let mut client = doors.enter(n, &format!("/v1/streaming/unbroken-{n}")).await?;
     client.begin("whole", script.rate, json!({ "hearsay": { "recorded": true } })).await?;
     let all: Vec<Message> =
@@ -237,7 +240,7 @@ async fn unbroken(doors: &Doors, script: &Script, n: usize, turns: usize) -> Res
     Ok(client.finals().iter().map(said).collect())
 }
 
-fn said(said: &Said) -> (String, Vec<String>) {
+fn said(said: &Said) -> Line {
     (said.text.clone(), said.words.iter().map(|word| word.0.clone()).collect())
 }
 
@@ -245,6 +248,7 @@ fn said(said: &Said) -> (String, Vec<String>) {
 ///
 /// # Errors
 /// Says what was lost, doubled or changed.
+#[expect(clippy::disallowed_methods, reason = "clients end with their meeting")]
 pub async fn roll(plan: &Plan) -> Result<Outcome> {
     let recordings = recordings()?;
     let setup = Setup { recognizers: 2, gateways: 2, settings: plan.settings.clone(), ..Setup::default() };
@@ -299,7 +303,7 @@ pub async fn roll(plan: &Plan) -> Result<Outcome> {
     Ok(outcome)
 }
 
-fn own(told: &Told, speaker: usize) -> Vec<(String, Vec<String>)> {
+fn own(told: &Told, speaker: usize) -> Vec<Line> {
     let name = format!("speaker-{speaker}");
     told.finals.iter().filter(|said| said.who == name).map(said).collect()
 }
@@ -322,13 +326,13 @@ async fn check(
         ensure!(told.positions == first.positions, "listener {n} and {} were told different runs", n % plan.meetings);
         ensure!(told.conversation == first.conversation, "listener {n} was in another conversation");
     }
-    let mut whole: HashMap<(usize, usize), Vec<(String, Vec<String>)>> = HashMap::new();
+    let mut whole: HashMap<(usize, usize), Vec<Line>> = HashMap::new();
     for (n, (told, chunks)) in spoken.iter().enumerate() {
         let (script, turns) = (n % scripts.len(), chunks / scripts[n % scripts.len()].chunks.len());
-        if !whole.contains_key(&(script, turns)) {
-            whole.insert((script, turns), unbroken(doors, &scripts[script], n, turns).await?);
-        }
-        let expected = &whole[&(script, turns)];
+        let expected = match whole.entry((script, turns)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(unbroken(doors, &scripts[script], n, turns).await?),
+        };
         ensure!(!expected.is_empty(), "nothing is heard of script {script}");
         ensure!(told.conversation == heard[n % plan.meetings].conversation, "speaker {n} is in another conversation");
         let mine = own(told, n);

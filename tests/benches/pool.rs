@@ -360,6 +360,7 @@ async fn streams(count: usize, share: f64, partial: &str, seconds: f64, half: bo
         *value = of(name).await - before;
     }
     let [early, wasted, finals, partials] = done;
+    #[expect(clippy::disallowed_methods, reason = "says what the processes under test take from the environment")]
     let runtime = std::env::var("HEARSAY__RECOGNIZER__ENGINE__RUNTIME").unwrap_or_else(|_| "rten".to_owned());
     println!(
         "{runtime}, {}: {count} streams at {share} speech, partials {partial}: finals up to 6 s n={} p50 {:.0} p95 {:.0} max {:.0} \

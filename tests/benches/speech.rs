@@ -70,6 +70,7 @@ fn hand_cut(item: &Item, samples: &[i16], engine: &MoonshineEngine, vad: &Silero
             kind: Decode::Final,
             language: "en",
             draft: &[],
+            memory: None,
             cancelled: &never,
         };
         let heard = decoder.decode(&request)?.text;
