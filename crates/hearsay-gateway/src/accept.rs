@@ -46,6 +46,7 @@ use crate::{
     request::{MAX_TARGET, SocketKind},
     shared::{Shared, random, wall},
     streams::Streams,
+    summarizer::Summarizer,
     tls::{TlsError, TlsFiles},
     transport::Transport,
 };
@@ -84,6 +85,7 @@ pub struct Gateway {
     local_addr: SocketAddr,
     sockets: Vec<std::net::TcpListener>,
     tls: Option<TlsAcceptor>,
+    summarizer: Option<Summarizer>,
 }
 
 /// A gateway that serves until the drain.
@@ -117,10 +119,12 @@ impl Gateway {
     pub fn bind(config: Config, cores: &CoreSet) -> Result<Self, StartError> {
         config.validate().map_err(StartError::Config)?;
         let tls = config.tls.as_ref().map(TlsFiles::acceptor).transpose()?;
+        let summarizer = config.summary.clone().map(Summarizer::new).transpose();
+        let summarizer = summarizer.map_err(|error| StartError::Config(format!("gateway.summary: {error}")))?;
         let listen = |error| StartError::Listen { address: config.listen, error };
         let sockets = bind(config.listen, cores.len()).map_err(listen)?;
         let local_addr = sockets[0].local_addr().map_err(listen)?;
-        Ok(Self { config, local_addr, sockets, tls })
+        Ok(Self { config, local_addr, sockets, tls, summarizer })
     }
 
     /// The address, with the port that was free when 0 was asked for.
@@ -132,7 +136,7 @@ impl Gateway {
     /// its streams and closes its sockets with the empty close frame, spread over [`Config::drain_spread`].
     pub fn serve(self, parts: Parts) -> Running {
         metrics::describe();
-        let Self { config, local_addr, sockets, tls } = self;
+        let Self { config, local_addr, sockets, tls, summarizer } = self;
         let Parts { gateway, bus, uplinks, hub, cores, auth, admin, readiness, grpc, tasks } = parts;
         let clerk: Arc<dyn Renewals> = Arc::new(Clerk { auth: auth.clone() });
         hub.renew_with(&clerk);
@@ -151,6 +155,7 @@ impl Gateway {
             refusals,
             streams: Streams::default(),
             readers,
+            summarizer,
             tasks,
             grpc,
             tls,

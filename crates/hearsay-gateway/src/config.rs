@@ -6,9 +6,10 @@ use std::{
     time::Duration,
 };
 
+use hearsay_protocol::event::Tracker;
 use hearsay_runtime::HumanDuration;
 
-use crate::{origin, tls::TlsFiles};
+use crate::{origin, summarizer::SummaryConfig, tls::TlsFiles};
 
 /// How clients are served.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -75,10 +76,33 @@ pub struct Config {
     /// Whether participants who give a `userId` are remembered, and hosts told of their earlier conversations when they
     /// return. Hosts are who may read those conversations over REST, too.
     pub caller_history: bool,
+    /// The trackers of the account: what a client asks for with `enableAllTrackers`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub trackers: Vec<AccountTracker>,
+    /// Who writes summaries; absent: the sentences of a conversation that say most of it are its summary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub summary: Option<SummaryConfig>,
     /// Serves `/echo`, a WebSocket that sends every message back, to anybody and without a token: for conformance suites,
     /// which then test the very code that clients meet. Never on a gateway that others reach.
     pub echo: bool,
 }
+
+/// A tracker that clients need not spell out.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccountTracker {
+    pub name: String,
+    pub vocabulary: Vec<String>,
+}
+
+impl From<&AccountTracker> for Tracker {
+    fn from(it: &AccountTracker) -> Self {
+        Self { id: None, name: it.name.clone(), vocabulary: it.vocabulary.clone() }
+    }
+}
+
+/// Trackers of an account, and phrases of each: as many as a client may ask for by itself.
+const TRACKERS: usize = 500;
 
 impl Default for Config {
     fn default() -> Self {
@@ -108,6 +132,8 @@ impl Default for Config {
             drain_rate: const { NonZeroU32::new(1_000).expect("not zero") },
             drain_budget: None,
             caller_history: true,
+            trackers: Vec::new(),
+            summary: None,
             echo: false,
         }
     }
@@ -140,6 +166,16 @@ impl Config {
         }
         if self.resume_renewal.get() < Duration::from_secs(1) {
             return Err("gateway.resume_renewal must be at least 1s: each renewal is a message".to_owned());
+        }
+        let too_large = self.trackers.iter().any(|it| it.name.is_empty() || it.vocabulary.len() > TRACKERS);
+        if self.trackers.len() > TRACKERS || too_large {
+            return Err(format!(
+                "gateway.trackers are too many, have too many phrases or no name; {TRACKERS} trackers of {TRACKERS} phrases \
+                 are accepted"
+            ));
+        }
+        if let Some(summary) = &self.summary {
+            summary.validate()?;
         }
         self.origins.iter().try_for_each(|origin| origin::check(origin))?;
         if self.flush.get().is_zero() {

@@ -28,7 +28,7 @@ use hearsay_fanout::{Broken, Class, Join, JoinError, Member, Opted, Outbox, Outg
 use hearsay_protocol::{
     CloseCode, ConversationId, ConversationKey, Epoch, Event, MeetingKey, ParticipantId, Position, StreamId,
     client::{ClientError, ClientMessage, Extension, Secret, StartRequest},
-    event::{ConfigChanged, Participant, SpeakerConfig, StreamEnd, StreamEnded, StreamStarted},
+    event::{ConfigChanged, Participant, SpeakerConfig, StreamEnd, StreamEnded, StreamStarted, Tracker},
 };
 use hearsay_uplink::{Events, OpenError, StreamSpec, Uplink, UplinkError, UplinkEvent};
 use tokio::{
@@ -85,6 +85,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, speaker: Speaker, socket: Transpo
         requests_burst: shared.config.requests_burst,
         requests_per_second: shared.config.requests_per_second,
         token_grace: shared.config.token_grace.get(),
+        trackers: shared.config.trackers.iter().map(Tracker::from).collect(),
     };
     let session = Session::new(limits, rights(&speaker.claims), speaker.query.source, begun.into_std());
     let stall = shared.config.silence.get();

@@ -350,7 +350,13 @@ async fn conversation<B>(
         Part::Entities => records::entities(&record),
         Part::Trackers => records::trackers(&record),
         Part::Analytics => records::analytics(&record),
-        Part::Summary => records::summary(&record),
+        Part::Summary => {
+            let elsewhere = match &shared.summarizer {
+                Some(it) => it.summary(id, &record, query.refresh).await.map(|answer| (it.model(), answer)),
+                None => None,
+            };
+            records::summary(id, &record, elsewhere)
+        }
         Part::Actions => {
             let errands = shared.bus.errands().all(&key).await.map_err(|error| unavailable(&error))?;
             records::actions(errands.iter().filter_map(|(_, what)| Sending::parse(what)))

@@ -35,9 +35,11 @@ mod session;
 mod shared;
 mod socket;
 mod streams;
+mod summarizer;
 mod tls;
 mod transport;
 
 pub use accept::{Gateway, Parts, Running, StartError};
-pub use config::Config;
+pub use config::{AccountTracker, Config};
+pub use summarizer::SummaryConfig;
 pub use tls::{TlsError, TlsFiles};

@@ -27,12 +27,14 @@ const RESUMES: &str = "hearsay_gateway_resumes_total";
 const FLUSH_TIME: &str = "hearsay_gateway_flush_seconds";
 const AUDIO: &str = "hearsay_gateway_audio_bytes_total";
 const CHUNKS_DROPPED: &str = "hearsay_gateway_chunks_dropped_total";
+const SUMMARIES: &str = "hearsay_gateway_summaries_asked_total";
 const HISTORIES: &str = "hearsay_gateway_histories_total";
 const DRAIN_SPREAD: &str = "hearsay_gateway_drain_spread_seconds";
 const HANDED_OVER: &str = "hearsay_gateway_handed_over_total";
 const MESSAGES_REFUSED: &str = "hearsay_gateway_messages_refused_total";
 
 pub(crate) fn describe() {
+    describe_counter!(SUMMARIES, "Summaries asked of a model elsewhere, by what was told: external, fallback.");
     describe_counter!(HISTORIES, "Participants of whom earlier conversations were told.");
     describe_gauge!(CONNECTIONS, "Connections that are open: sockets and requests.");
     describe_counter!(
@@ -59,6 +61,10 @@ pub(crate) fn describe() {
          pause, or in a word when time was up."
     );
     describe_counter!(MESSAGES_REFUSED, "Errors told to speakers, by code.");
+}
+
+pub(crate) fn summarized(told: &'static str) {
+    counter!(SUMMARIES, "told" => told).increment(1);
 }
 
 pub(crate) fn connection_opened() -> GaugeGuard {

@@ -13,7 +13,7 @@ use hearsay_protocol::{ConversationId, ConversationKey, Seen, Timestamp, wire::S
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::request::Query;
+use crate::{request::Query, summarizer::Written};
 
 /// Conversations read at once; more wait their turn.
 pub(crate) const MAX_READERS: usize = 8;
@@ -248,11 +248,26 @@ pub(crate) fn analytics(record: &Record) -> Value {
     })
 }
 
-/// `GET …/summary`: the sentences that say most of what was said, as they were said, each with the message that it is.
-pub(crate) fn summary(record: &Record) -> Value {
+/// `GET …/summary`: as a model elsewhere wrote it, or the sentences that say most of what was said, as they were said, each
+/// with the message that it is. `origin` tells which, and `fallback` why the other is not there.
+pub(crate) fn summary(id: ConversationId, record: &Record, elsewhere: Option<(&str, Written)>) -> Value {
+    let fallback = match elsewhere {
+        Some((model, Ok(written))) => {
+            let one =
+                |(at, text): (usize, &String)| json!({ "id": format!("{id}-{at}"), "text": text, "messageRefs": [] });
+            let summary: Vec<_> = written.iter().enumerate().map(one).collect();
+            return json!({ "summary": summary, "origin": "external", "model": model });
+        }
+        Some((_, Err(failed))) => Some(failed),
+        None => None,
+    };
     let chosen = choose(record, SUMMARY_WORDS).into_iter().filter_map(|at| record.messages.get(at));
     let one = |said: &RecordedMessage| json!({ "id": said.id, "text": said.text, "messageRefs": [{ "id": said.id }] });
-    json!({ "summary": chosen.map(one).collect::<Vec<_>>(), "origin": "local" })
+    let mut summary = json!({ "summary": chosen.map(one).collect::<Vec<_>>(), "origin": "local" });
+    if let Some(failed) = fallback {
+        summary["fallback"] = failed.to_string().into();
+    }
+    summary
 }
 
 /// `GET …/actions`: what was sent to others because of it, or is to be, latest first.
@@ -401,6 +416,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::summarizer::Failed;
 
     /// Anna asks, Bob is to do it.
     fn record() -> Record {
@@ -527,14 +543,22 @@ mod tests {
     #[test]
     fn a_summary_is_what_was_said_with_its_messages() {
         let record = record();
-        let found = summary(&record);
+        let id = ConversationId::from_random(7);
+        let found = summary(id, &record, None);
         let told = found["summary"].as_array().unwrap();
         assert_eq!(
             (told[0]["text"].as_str(), &found["origin"]),
             (Some("Can Bob buy a boat by Friday?"), &json!("local"))
         );
         assert_eq!(told[0]["messageRefs"], json!([{ "id": record.messages[0].id }]));
-        assert_eq!(summary(&Record::of(&Conversation::default())), json!({ "summary": [], "origin": "local" }));
+        let nothing = Record::of(&Conversation::default());
+        assert_eq!(summary(id, &nothing, None), json!({ "summary": [], "origin": "local" }));
+        let failed = summary(id, &record, Some(("small", Err(Failed::Late))));
+        assert_eq!((&failed["summary"], &failed["fallback"]), (&found["summary"], &json!("late")));
+        let written = Arc::new(vec!["Bob buys a boat.".to_owned()]);
+        let external = summary(id, &record, Some(("small", Ok(written))));
+        assert_eq!((&external["origin"], &external["model"]), (&json!("external"), &json!("small")));
+        assert_eq!(external["summary"][0]["text"], "Bob buys a boat.");
     }
 
     #[test]

@@ -187,6 +187,8 @@ pub(crate) struct Query {
     pub(crate) verbose: bool,
     /// How each message feels.
     pub(crate) sentiment: bool,
+    /// A summary that is made anew.
+    pub(crate) refresh: bool,
 }
 
 impl Query {
@@ -239,6 +241,7 @@ impl Query {
                 }
                 "verbose" => query.verbose = raw == "true",
                 "sentiment" => query.sentiment = raw == "true",
+                "refresh" => query.refresh = raw == "true",
                 _ => {}
             }
         }

@@ -15,6 +15,7 @@
 
 use std::{
     collections::VecDeque,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -23,7 +24,7 @@ use hearsay_bus::Refusal;
 use hearsay_protocol::{
     AudioFormat, ChunkNumber, CloseCode, ConversationId, Encoding, Position, StreamId, StreamTime,
     client::{ClientError, ClientMessage, ErrorCode, Extension, Secret, StartRequest},
-    event::{SpeakerConfig, StreamEnd},
+    event::{SpeakerConfig, StreamEnd, Tracker},
 };
 use hearsay_uplink::{Health, Signal, SignalKind, UplinkError, UplinkEvent};
 
@@ -54,6 +55,19 @@ pub(crate) struct Limits {
     pub(crate) requests_per_second: u32,
     /// How long a client may take to renew a token that has expired.
     pub(crate) token_grace: Duration,
+    /// Those of the account, for who asks for all.
+    pub(crate) trackers: Arc<[Tracker]>,
+}
+
+impl Limits {
+    /// Spells out what a client asks for by asking for all.
+    fn complete(&self, config: &mut SpeakerConfig) {
+        if config.enable_all_trackers {
+            let fresh = |it: &&Tracker| !config.trackers.iter().any(|known| known.name == it.name);
+            let fresh: Vec<_> = self.trackers.iter().filter(fresh).cloned().collect();
+            config.trackers.extend(fresh);
+        }
+    }
 }
 
 /// What the client's token allows.
@@ -581,6 +595,7 @@ impl Session {
                     },
                     ClientMessage::Update(update) => {
                         update.apply_to(&mut live.start.config);
+                        self.limits.complete(&mut live.start.config);
                         effects.push_back(live.modified());
                     }
                     ClientMessage::Finalize { id } => effects.push_back(Effect::Finalize(id)),
@@ -600,7 +615,8 @@ impl Session {
         }
     }
 
-    fn start(&mut self, start: Box<StartRequest>, effects: &mut VecDeque<Effect>) {
+    fn start(&mut self, mut start: Box<StartRequest>, effects: &mut VecDeque<Effect>) {
+        self.limits.complete(&mut start.config);
         let missing = if !self.rights.publish {
             Some("the token does not allow speaking (publish)")
         } else if start.extension.recorded && !self.rights.recorded {

@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tonic::service::Routes;
 use uuid::Uuid;
 
-use crate::{config::Config, metrics, refusal::Refusals, streams::Streams};
+use crate::{config::Config, metrics, refusal::Refusals, streams::Streams, summarizer::Summarizer};
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -32,6 +32,7 @@ pub(crate) struct Shared {
     pub(crate) streams: Streams,
     /// Conversations being read for REST.
     pub(crate) readers: Semaphore,
+    pub(crate) summarizer: Option<Summarizer>,
     pub(crate) tasks: Tasks,
     pub(crate) grpc: Option<Routes>,
     pub(crate) tls: Option<TlsAcceptor>,

@@ -34,6 +34,7 @@ impl Pair {
             requests_burst: 50,
             requests_per_second: 5,
             token_grace: 30 * SECOND,
+            trackers: [Tracker { id: None, name: "Price".to_owned(), vocabulary: vec!["price".to_owned()] }].into(),
         };
         let now = Instant::now();
         let session = Session::new(limits, rights, source, now);
@@ -244,6 +245,23 @@ fn check_as(rights: Rights, source: Source, script: &str, expected: &str) {
         pair.step(step.trim());
     }
     assert_eq!(pair.seen.join(" "), expected.replace("START", START), "{script}");
+}
+
+#[test]
+fn who_asks_for_all_trackers_has_those_of_the_account() {
+    let mut pair = Pair::new(all(), Source::Other);
+    let own =
+        r#"start "config":{"trackers":{"enableAllTrackers":true}},"trackers":[{"name":"Boat","vocabulary":["boat"]}]"#;
+    pair.step(own);
+    let named = |pair: &Pair| -> Vec<String> {
+        let Phase::Listening(live) = &pair.session.phase else { panic!("{:?}", pair.session.phase) };
+        live.start.config.trackers.iter().map(|it| it.name.clone()).collect()
+    };
+    assert_eq!(named(&pair), ["Boat", "Price"]);
+    pair.step(r#"text {"type":"update_request","trackers":[{"name":"Price","vocabulary":["fee"]}]}"#);
+    assert_eq!(named(&pair), ["Price"], "one's own before the account's");
+    pair.step(r#"text {"type":"update_request","trackers":[]}"#);
+    assert_eq!(named(&pair), ["Price"]);
 }
 
 #[test]
