@@ -9,7 +9,10 @@ use tokio::{
     net::TcpStream,
     time::{Instant, sleep_until, timeout},
 };
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{Message, client::IntoClientRequest, handshake::client::Request},
+};
 
 use crate::{Entry, Server};
 
@@ -34,7 +37,19 @@ impl Client {
     pub async fn enter(entry: &Entry, path: &str) -> Result<Self> {
         let separator = if path.contains('?') { '&' } else { '?' };
         let url = format!("{}{path}{separator}access_token={}", entry.url.replacen("http", "ws", 1), entry.token);
-        let (socket, _) = timeout(PATIENCE, connect_async(url)).await.context("no handshake")??;
+        Self::by(url.into_client_request()?).await
+    }
+
+    /// The same, in a trace.
+    pub async fn traced(entry: &Entry, path: &str, traceparent: &str) -> Result<Self> {
+        let url = format!("{}{path}?access_token={}", entry.url.replacen("http", "ws", 1), entry.token);
+        let mut request = url.into_client_request()?;
+        request.headers_mut().insert("traceparent", traceparent.parse()?);
+        Self::by(request).await
+    }
+
+    async fn by(request: Request) -> Result<Self> {
+        let (socket, _) = timeout(PATIENCE, connect_async(request)).await.context("no handshake")??;
         Ok(Self { socket, frames: Vec::new(), closed: None })
     }
 

@@ -201,6 +201,7 @@ impl Voice {
             let start = StreamTime(self.said * 1_000_000);
             let spoken = Final {
                 sentiment: Vec::new(),
+                trace: None,
                 stream: self.stream,
                 utterance: UtteranceId::after_cut(self.stream, start),
                 participant: Arc::clone(&self.participant),

@@ -89,6 +89,19 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Asks all of them to end as a deploy does, gateways first, and waits for them.
+    pub async fn stop(&mut self, grace: Duration) -> Result<()> {
+        for gateway in self.gateways.drain(..) {
+            gateway.stop().await?;
+        }
+        for one in &mut self.recognizers {
+            one.signal("-TERM")?;
+            let log = one.log.clone();
+            ended(&mut one.child, grace, || read(&log)).await?;
+        }
+        Ok(())
+    }
+
     /// Asks a recognizer to end as a deploy does, waits for it, and starts it again where it was. Answers how long it took
     /// to end.
     pub async fn roll_recognizer(&mut self, n: usize, grace: Duration) -> Result<Duration> {

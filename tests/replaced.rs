@@ -21,5 +21,7 @@ async fn every_process_is_replaced_while_five_speak_and_fifty_listen() -> Result
     assert_eq!(outcome.replaced, 4);
     // Each gateway had some of everybody, and asked them to go.
     assert!(outcome.speakers_returned >= 4 && outcome.listeners_returned >= 50, "{outcome:?}");
+    // No stream went without its gateway's having looked where it was.
+    assert!(outcome.handed_over.values().sum::<f64>() >= 4.0, "{outcome:?}");
     Ok(())
 }

@@ -9,3 +9,4 @@ mod protocol;
 mod replaced;
 mod resume;
 mod speech;
+mod traced;

@@ -134,6 +134,7 @@ fn spoken(stream: StreamId, n: u64, words: usize) -> Event {
         .collect();
     Event::Final(Arc::new(Final {
         sentiment: Vec::new(),
+        trace: None,
         stream,
         utterance: UtteranceId::after_cut(stream, StreamTime(n)),
         participant: Arc::new(Participant {

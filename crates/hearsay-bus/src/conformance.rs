@@ -113,6 +113,7 @@ fn stream(n: u128) -> StreamId {
 fn spoken(n: u64) -> Event {
     Event::Final(Arc::new(Final {
         sentiment: Vec::new(),
+        trace: None,
         stream: stream(1),
         utterance: UtteranceId::after_cut(stream(1), StreamTime(n)),
         participant: person(1),

@@ -151,6 +151,7 @@ struct Gateway {
 fn spoken(stream: StreamId, n: u64) -> Event {
     Event::Final(Arc::new(Final {
         sentiment: Vec::new(),
+        trace: None,
         stream,
         utterance: UtteranceId::after_cut(stream, StreamTime(n)),
         participant: person(),

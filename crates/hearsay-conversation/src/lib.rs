@@ -121,6 +121,7 @@ mod tests {
         let at = |index: usize| StreamTime(start + 1_000 * index as u64);
         Final {
             sentiment: Vec::new(),
+            trace: None,
             stream,
             utterance: UtteranceId::after_cut(stream, StreamTime(n)),
             participant: Arc::new(Participant {

@@ -42,6 +42,7 @@ use crate::{
     metrics::{self, Since},
     registry::{FeedHandle, Inner, Progress},
     snapshot::Picture,
+    trace::{Passed, Passing},
     view,
 };
 
@@ -84,6 +85,8 @@ pub(crate) struct Feed {
     /// The last thing rendered from memory, for joiners that come together.
     recalled: Option<(Audience, Offset, Offset, Bytes)>,
     listeners_told: u32,
+    /// Traced utterances of this pass.
+    passing: Vec<Passing>,
     trouble: Option<Trouble>,
     retry: Duration,
     retry_at: Option<Instant>,
@@ -165,6 +168,7 @@ impl Feed {
             ahead: Vec::new(),
             recalled: None,
             listeners_told: 0,
+            passing: Vec::new(),
             trouble: None,
             retry: RETRY.0,
             retry_at: None,
@@ -397,6 +401,7 @@ impl Feed {
             _ => None,
         };
         let since = Since { appended: Some(entry.at), spoken };
+        self.passing.extend(Passing::of(&entry));
         for (audience, group) in &mut self.groups {
             if group.is_empty() {
                 continue;
@@ -489,6 +494,8 @@ impl Feed {
     async fn flush(&mut self, outputs: &mut Outputs) {
         let mut flushes = Vec::new();
         let mut durable = false;
+        let passing = std::mem::take(&mut self.passing);
+        let passed: Passed = (!passing.is_empty()).then(|| passing.into());
         for (audience, output) in outputs.drain() {
             let Some(group) = self.groups.get(&audience) else { continue };
             if output.pieces.is_empty() {
@@ -516,7 +523,14 @@ impl Feed {
                     },
                 });
                 let (since, events) = (output.since, output.events);
-                flushes.push(Flush { group: group.link.id, bytes, parts: parts.collect(), since, events });
+                flushes.push(Flush {
+                    group: group.link.id,
+                    bytes,
+                    parts: parts.collect(),
+                    since,
+                    events,
+                    passed: passed.clone(),
+                });
             }
         }
         if !flushes.is_empty() {
@@ -532,6 +546,9 @@ impl Feed {
                     metrics::conflated(1);
                 }
             }
+        }
+        for passing in passed.iter().flat_map(|passed| passed.iter()) {
+            passing.delivered();
         }
         self.progressed();
         if self.ended && !self.follower.is_behind() {

@@ -24,6 +24,7 @@ mod metrics;
 mod outbox;
 mod registry;
 mod snapshot;
+mod trace;
 mod view;
 
 pub use config::{FanoutConfig, InvalidConfig};

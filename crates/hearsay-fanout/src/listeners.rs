@@ -42,6 +42,7 @@ use crate::{
     metrics::{self, CoreMetrics, Since},
     outbox,
     registry::Inner,
+    trace::Passed,
 };
 
 /// Read at once from one socket; a listener rarely sends more than a few bytes.
@@ -63,6 +64,8 @@ pub(crate) struct Flush {
     pub(crate) since: Since,
     /// Durable events and ephemeral ones.
     pub(crate) events: [usize; 2],
+    /// What of it is traced.
+    pub(crate) passed: Passed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -619,6 +622,7 @@ impl Listeners {
         let mut pending = std::mem::take(&mut group.pending);
         let since = pending.iter().fold(Since::default(), |since, flush| since.older(flush.since));
         let events = [0, 1].map(|kind| pending.iter().map(|flush| flush.events[kind]).sum());
+        let passed: Vec<_> = pending.iter_mut().filter_map(|flush| flush.passed.take()).collect();
         let (bytes, parts) = match pending.len() {
             0 => return,
             1 => match pending.pop() {
@@ -642,6 +646,9 @@ impl Listeners {
         }
         self.metrics.flushed(members.len(), bytes.len(), began.elapsed());
         self.metrics.reached(members.len(), events, since, Inner::wall());
+        for passing in passed.iter().flat_map(|passed| passed.iter()) {
+            passing.flushed(began, self.core, members.len());
+        }
         if let Some(group) = self.groups[index as usize].as_mut() {
             group.members = members;
         }

@@ -385,6 +385,7 @@ mod tests {
         });
         Final {
             sentiment: Vec::new(),
+            trace: None,
             stream: StreamId(Uuid::from_u128(5)),
             utterance: UtteranceId(Uuid::from_u128(6)),
             participant: ana(),

@@ -53,6 +53,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     };
     let spoken = Final {
         sentiment: Vec::new(),
+        trace: None,
         stream,
         utterance: hearsay_protocol::UtteranceId(Uuid::from_u128(2)),
         participant: participant(),

@@ -26,11 +26,12 @@ use hearsay_auth::{Claims, Permission};
 use hearsay_bus::{Error, Opened, Proposal, Refusal, append::patiently};
 use hearsay_fanout::{Broken, Class, Join, JoinError, Member, Opted, Outbox, Outgoing, View, frame};
 use hearsay_protocol::{
-    CloseCode, ConversationId, ConversationKey, Epoch, Event, MeetingKey, ParticipantId, Position, StreamId,
+    CloseCode, ConversationId, ConversationKey, Epoch, Event, MeetingKey, ParticipantId, Position, StreamId, TraceId,
     client::{ClientError, ClientMessage, Extension, Secret, StartRequest},
     event::{ConfigChanged, Participant, SpeakerConfig, StreamEnd, StreamEnded, StreamStarted, Tracker},
 };
-use hearsay_uplink::{Events, OpenError, StreamSpec, Uplink, UplinkError, UplinkEvent};
+use hearsay_runtime::trace;
+use hearsay_uplink::{Events, OpenError, StreamSpec, StreamTrace, Uplink, UplinkError, UplinkEvent};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until, timeout},
@@ -428,6 +429,7 @@ impl Connection {
             config: request.config.clone(),
             recorded: request.extension.recorded,
             resumed: false,
+            trace: self.trace(stream),
         };
         self.begin(spec, request).await
     }
@@ -445,6 +447,7 @@ impl Connection {
             config: request.config.clone(),
             recorded: was.recorded,
             resumed: true,
+            trace: self.trace(was.stream),
         };
         metrics::resumed();
         self.begin(spec, request).await.map_err(|setback| match setback {
@@ -454,7 +457,7 @@ impl Connection {
     }
 
     async fn begin(&mut self, spec: StreamSpec, request: &StartRequest) -> Result<Started, Setback> {
-        let StreamSpec { key, stream, participant, mut config, recorded, resumed } = spec.clone();
+        let StreamSpec { key, stream, participant, mut config, recorded, resumed, .. } = spec.clone();
         // From here on a failure drops the uplink, which ends the stream at the recognizer.
         let (uplink, events) = self.shared.uplinks.open(spec).await?;
         // The claim has fenced whoever had the stream; in this process they need not find out by themselves.
@@ -495,7 +498,22 @@ impl Connection {
         self.finals = self.finals();
         self.counting = Some(live.uplink.finals());
         self.live = Some(live);
-        Ok(Started { conversation, stream, resume, resumed })
+        let trace = self.trace_id(stream);
+        Ok(Started { conversation, stream, trace, resume, resumed })
+    }
+
+    /// That of the client's `traceparent`, if it had one.
+    fn trace_id(&self, stream: StreamId) -> TraceId {
+        self.speaker.query.trace.map_or(TraceId::of_stream(stream), |(context, _)| context.trace)
+    }
+
+    /// None where nothing is traced here, or the client does not want to be.
+    fn trace(&self, stream: StreamId) -> Option<StreamTrace> {
+        let told = self.speaker.query.trace;
+        if !trace::is_on() || told.is_some_and(|(_, sampled)| !sampled) {
+            return None;
+        }
+        Some(StreamTrace { trace: self.trace_id(stream), parent: told.map(|(context, _)| context.span) })
     }
 
     /// A client that starts again asks for other things beside its configuration.

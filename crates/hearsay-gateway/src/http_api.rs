@@ -22,7 +22,7 @@ use crate::{
     accept::Since,
     answer::{self, Answer, BAD_TOKEN},
     history, metrics, origin, records,
-    request::{MAX_TARGET, NoRoute, Part, Query, Route, SocketKind, offered_subprotocol, token},
+    request::{MAX_TARGET, NoRoute, Part, Query, Route, SocketKind, offered_subprotocol, token, traceparent},
     shared::{Shared, hold, wall},
     socket::{Upgrading, handshake},
 };
@@ -172,7 +172,8 @@ fn open_socket(
     kind: SocketKind,
     meeting: MeetingId,
 ) -> Result<(Answer, Upgrade), Refused> {
-    let query = Query::of(request.uri()).map_err(|error| refused(StatusCode::BAD_REQUEST, &error))?;
+    let mut query = Query::of(request.uri()).map_err(|error| refused(StatusCode::BAD_REQUEST, &error))?;
+    query.trace = traceparent(request.headers()).or(query.trace);
     let claims = verified(shared, request, &query)?;
     let permission = if kind == SocketKind::Speak { Permission::Publish } else { Permission::Subscribe };
     claims.require(permission, &meeting)?;

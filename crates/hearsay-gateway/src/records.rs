@@ -428,6 +428,7 @@ mod tests {
         let stream = StreamId(Uuid::from_u128(1));
         let says = |who: &Arc<Participant>, second: u64, text: &str| Final {
             sentiment: Vec::new(),
+            trace: None,
             stream,
             utterance: UtteranceId::after_cut(stream, StreamTime(second)),
             participant: Arc::clone(who),

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use hearsay_protocol::{StreamId, wire};
+use hearsay_protocol::{TraceId, wire};
 use hearsay_uplink::{Health, Signal, SignalKind};
 use serde_json::json;
 
@@ -25,12 +25,12 @@ pub(crate) fn text(reply: &Reply) -> Cow<'static, str> {
         Reply::ResumeToken { token, stream } => wire::resume_token(token, *stream).into(),
         Reply::Resumed { chunk } => wire::resumed(*chunk).into(),
         Reply::Finalized { id, position } => wire::finalized(id, *position).into(),
-        Reply::Health { health, stream } => stream_health(health, *stream).into(),
+        Reply::Health { health, trace } => stream_health(health, *trace).into(),
         Reply::Signal(signal) => speech_signal(signal).into(),
     }
 }
 
-fn stream_health(health: &Health, stream: StreamId) -> String {
+fn stream_health(health: &Health, trace: TraceId) -> String {
     let (heard, covered) = (health.heard.millis(), health.covered.millis());
     let ladder = match health.ladder {
         0 => "full",
@@ -45,7 +45,7 @@ fn stream_health(health: &Health, stream: StreamId) -> String {
         realtime_factor: health.realtime_factor,
         speech: health.speech,
         ladder: ladder.into(),
-        trace: stream.0.to_string().into(),
+        trace: trace.to_string().into(),
     })
 }
 
@@ -65,7 +65,7 @@ mod tests {
     use std::time::Duration;
 
     use hearsay_protocol::{
-        AudioFormat, ChunkNumber, ConversationId, Position, StreamTime, UtteranceId,
+        AudioFormat, ChunkNumber, ConversationId, Position, StreamId, StreamTime, UtteranceId,
         client::{ClientError, ErrorCode},
     };
     use serde_json::Value;
@@ -99,7 +99,7 @@ mod tests {
             Reply::Resumed { chunk: ChunkNumber(3) },
             Reply::ResumeToken { token: "t".to_owned(), stream },
             Reply::Finalized { id: "a".to_owned(), position },
-            Reply::Health { health, stream },
+            Reply::Health { health, trace: TraceId::of_stream(stream) },
             Reply::Signal(Signal { kind: SignalKind::Pause, at: StreamTime(5_000), utterance }),
         ] {
             let value: Value = serde_json::from_str(&text(&reply)).unwrap();
@@ -107,7 +107,8 @@ mod tests {
             assert!(value["type"] != "message" || value["message"].is_object(), "{value}");
         }
         assert_eq!(text(&Reply::Pong), "__PONG__");
-        let told: Value = serde_json::from_str(&stream_health(&health, stream)).unwrap();
+        let told: Value = serde_json::from_str(&stream_health(&health, TraceId::of_stream(stream))).unwrap();
+        assert_eq!(told["trace"], "00000000000000000000000000000001");
         assert_eq!((told["backlogMs"].as_u64(), told["ladder"].as_str()), (Some(2_000), Some("slower_partials")));
     }
 }

@@ -1,7 +1,7 @@
 //! What a request asks for: its path, its query, its token. Pure; nothing here is logged.
 
 use hearsay_fanout::History;
-use hearsay_protocol::{ConversationId, MeetingId, Position, client::Secret};
+use hearsay_protocol::{ConversationId, MeetingId, Position, TraceContext, client::Secret};
 use http::{HeaderMap, Method, Uri, header};
 
 use uuid::Uuid;
@@ -189,6 +189,8 @@ pub(crate) struct Query {
     pub(crate) sentiment: bool,
     /// A summary that is made anew.
     pub(crate) refresh: bool,
+    /// The trace the client is in, and whether it is sampled. Web pages cannot send the header.
+    pub(crate) trace: Option<(TraceContext, bool)>,
 }
 
 impl Query {
@@ -239,6 +241,7 @@ impl Query {
                         other => return Err(format!("presence is {:?}; true or false is accepted", short(other))),
                     }
                 }
+                "traceparent" => query.trace = TraceContext::of_traceparent(raw),
                 "verbose" => query.verbose = raw == "true",
                 "sentiment" => query.sentiment = raw == "true",
                 "refresh" => query.refresh = raw == "true",
@@ -247,6 +250,11 @@ impl Query {
         }
         Ok(query)
     }
+}
+
+/// The client's place in a trace, by its header.
+pub(crate) fn traceparent(headers: &HeaderMap) -> Option<(TraceContext, bool)> {
+    TraceContext::of_traceparent(headers.get("traceparent")?.to_str().ok()?)
 }
 
 fn short(text: &str) -> String {

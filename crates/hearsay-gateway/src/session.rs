@@ -22,7 +22,7 @@ use std::{
 use bytes::Bytes;
 use hearsay_bus::Refusal;
 use hearsay_protocol::{
-    AudioFormat, ChunkNumber, CloseCode, ConversationId, Encoding, Position, StreamId, StreamTime,
+    AudioFormat, ChunkNumber, CloseCode, ConversationId, Encoding, Position, StreamId, StreamTime, TraceId,
     client::{ClientError, ClientMessage, ErrorCode, Extension, Secret, StartRequest},
     event::{SpeakerConfig, StreamEnd, Tracker},
 };
@@ -121,6 +121,8 @@ pub(crate) enum Input {
 pub(crate) struct Started {
     pub(crate) conversation: ConversationId,
     pub(crate) stream: StreamId,
+    /// What its utterances are traced by.
+    pub(crate) trace: TraceId,
     /// What a returning client shows to go on with this stream.
     pub(crate) resume: String,
     /// The stream is one that goes on.
@@ -196,7 +198,7 @@ pub(crate) enum Reply {
     ResumeToken { token: String, stream: StreamId },
     Resumed { chunk: ChunkNumber },
     Finalized { id: String, position: Position },
-    Health { health: Health, stream: StreamId },
+    Health { health: Health, trace: TraceId },
     Signal(Signal),
 }
 
@@ -875,7 +877,7 @@ impl Session {
             }
             UplinkEvent::Health(health) => {
                 if asked.health {
-                    effects.push_back(Effect::Send(Reply::Health { health, stream: live.started.stream }));
+                    effects.push_back(Effect::Send(Reply::Health { health, trace: live.started.trace }));
                 }
             }
             UplinkEvent::Signal(signal) => {

@@ -468,6 +468,7 @@ mod tests {
         let stream = StreamId(Uuid::from_u128(number));
         Event::Final(Arc::new(Final {
             sentiment: Vec::new(),
+            trace: None,
             stream,
             utterance: UtteranceId::after_cut(stream, StreamTime(at)),
             participant: person(number, name),

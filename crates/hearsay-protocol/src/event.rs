@@ -8,7 +8,8 @@ use std::{sync::Arc, time::Duration};
 use uuid::Uuid;
 
 use crate::{
-    AudioFormat, ConversationId, EventId, GatewayId, ParticipantId, StreamId, StreamTime, Timestamp, UtteranceId,
+    AudioFormat, ConversationId, EventId, GatewayId, ParticipantId, StreamId, StreamTime, Timestamp, TraceContext,
+    UtteranceId,
 };
 
 /// A durable event. Cheap to clone where it is large.
@@ -292,6 +293,8 @@ pub struct Final {
     pub words: Vec<SpokenWord>,
     /// Of each sentence of `text`, from -1, negative, to 1, positive. Empty: not weighed.
     pub sentiment: Vec<f32>,
+    /// Where its way to listeners is told, if it is.
+    pub trace: Option<TraceContext>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

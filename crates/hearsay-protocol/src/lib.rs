@@ -10,6 +10,7 @@ pub mod ids;
 pub mod position;
 mod sentences;
 pub mod time;
+pub mod trace;
 pub mod wire;
 
 pub use audio::{AudioFormat, ChunkNumber, Encoding, Meter, Restart, SampleRate};
@@ -22,3 +23,4 @@ pub use ids::{
 pub use position::{Epoch, Offset, Position, Seen};
 pub use sentences::{Sentence, sentences};
 pub use time::{StreamTime, Timestamp};
+pub use trace::{SpanId, TraceContext, TraceId};

@@ -82,6 +82,7 @@ mod tests {
         };
         Final {
             sentiment: Vec::new(),
+            trace: None,
             stream,
             utterance: UtteranceId::after_cut(stream, at(0)),
             participant: Arc::new(Participant {

@@ -19,7 +19,7 @@ use std::{
 
 use bytes::Bytes;
 use hearsay_protocol::{ChunkNumber, StreamTime};
-use hearsay_runtime::GaugeGuard;
+use hearsay_runtime::{GaugeGuard, trace};
 use hearsay_speech::{
     codec::Fault,
     engine::Kind,
@@ -63,12 +63,33 @@ pub(crate) enum Said {
         commit: Commit,
         /// When the utterance's last speech arrived; none for recordings and silence.
         spoken: Option<Instant>,
+        /// Where utterances are traced.
+        times: Option<Box<Times>>,
     },
     Finalized(String),
     Signal(Signal),
     Over,
     /// What follows is not audio of the stream's format. Everything before it was said.
     Broken(Fault),
+}
+
+/// When an utterance went through a lane.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    /// Its first and last speech arrived, about.
+    pub(crate) heard: Instant,
+    pub(crate) spoken: Instant,
+    /// Its final decode was asked for and answered; none when there was none.
+    pub(crate) decoded: Option<(Instant, Instant)>,
+}
+
+/// A final decode of an utterance that may be traced.
+struct Asked {
+    id: DecodeId,
+    at: Instant,
+    /// What had been heard by then.
+    heard: StreamTime,
+    answered: Option<Instant>,
 }
 
 /// Why a lane says no more.
@@ -242,6 +263,7 @@ pub(crate) fn open(slot: Slot, lane: Lane, recorded: bool, mailboxes: &[Arc<Mail
         inputs: given,
         shared: Arc::clone(&shared),
         jobs: Vec::new(),
+        finals: VecDeque::new(),
         early: None,
         busy: false,
         failed: false,
@@ -303,6 +325,8 @@ struct Tenant {
     shared: Arc<Shared>,
     /// Decodes under way, and what takes them back.
     jobs: Vec<(DecodeId, Arc<AtomicBool>)>,
+    /// Final decodes, when they were asked for and answered: of utterances that are traced and not committed.
+    finals: VecDeque<Asked>,
     /// The newest final begun early.
     early: Option<DecodeId>,
     /// Stands in the queue for a turn.
@@ -321,6 +345,9 @@ impl Tenant {
 
     fn decoded(&mut self, id: DecodeId, outcome: Outcome) {
         self.jobs.retain(|(job, _)| *job != id);
+        if let Some(asked) = self.finals.iter_mut().find(|asked| asked.id == id) {
+            asked.answered = Some(Instant::now());
+        }
         self.lane.decoded(id, outcome);
     }
 
@@ -390,6 +417,7 @@ impl Tenant {
                     cancelled.store(true, Ordering::Relaxed);
                 }
                 self.jobs.retain(|(job, _)| *job != decode);
+                self.finals.retain(|asked| asked.id != decode);
             }
             Effect::Partial(partial) => {
                 if self.shared.output().partial.replace(partial).is_some() {
@@ -404,7 +432,8 @@ impl Tenant {
                 // Its final makes a partial worthless.
                 output.partial.take_if(|partial| partial.from == commit.from);
                 drop(output);
-                self.say(Said::Commit { commit, spoken });
+                let times = self.times(&commit);
+                self.say(Said::Commit { commit, spoken, times });
             }
             Effect::Finalized(marker) => self.say(Said::Finalized(marker)),
             Effect::Signal(signal) => self.say(Said::Signal(signal)),
@@ -428,6 +457,10 @@ impl Tenant {
         if decode.speculative {
             metrics::begun_early();
             self.early = Some(decode.id);
+        }
+        if decode.kind == Kind::Final && trace::is_on() {
+            let heard = self.lane.heard();
+            self.finals.push_back(Asked { id: decode.id, at: now, heard, answered: None });
         }
         let cancelled = Arc::new(AtomicBool::new(false));
         let job = Job {
@@ -454,6 +487,22 @@ impl Tenant {
                 self.lane.decoded(job.id, Outcome::Dropped);
             }
         }
+    }
+
+    /// What a commit's utterance took. Commits come in the order of their decodes.
+    fn times(&mut self, commit: &Commit) -> Option<Box<Times>> {
+        let mut asked = None;
+        if let Some(decode) = commit.decode {
+            // Those before it were of no use.
+            while let Some(one) = self.finals.pop_front_if(|asked| asked.id <= decode) {
+                asked = Some(one).filter(|asked| asked.id == decode);
+            }
+        }
+        let said = commit.utterance.as_ref().filter(|_| trace::is_on())?;
+        let (at, heard) = asked.as_ref().map_or((Instant::now(), self.lane.heard()), |asked| (asked.at, asked.heard));
+        let arrived = |time| at.checked_sub(heard.since(time)).unwrap_or(at);
+        let decoded = asked.and_then(|asked| Some((asked.at, asked.answered?)));
+        Some(Box::new(Times { heard: arrived(said.start), spoken: arrived(said.end), decoded }))
     }
 
     /// About when the audio at `time` arrived: the newest has just done so.

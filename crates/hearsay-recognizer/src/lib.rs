@@ -19,6 +19,7 @@ mod room;
 mod service;
 mod slots;
 mod thought;
+mod trace;
 
 use std::{sync::Arc, time::Duration};
 

@@ -354,6 +354,7 @@ mod tests {
     fn says(text: &str) -> Event {
         Event::Final(Arc::new(Final {
             sentiment: Vec::new(),
+            trace: None,
             stream: stream(),
             utterance: UtteranceId::after_cut(stream(), StreamTime(0)),
             participant: anna(),

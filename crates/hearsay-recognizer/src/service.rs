@@ -14,7 +14,7 @@ use hearsay_bus::{
 };
 use hearsay_insight::sentiment::sentiment;
 use hearsay_protocol::{
-    Event, Position, PublisherId, Seen, Sentence, StreamId, StreamTime, Timestamp, UtteranceId,
+    Event, Position, PublisherId, Seen, Sentence, StreamId, StreamTime, Timestamp, TraceContext, TraceId, UtteranceId,
     event::{Ephemeral, Final, Partial, Participant, SpeakerConfig},
     sentences,
 };
@@ -39,12 +39,13 @@ use crate::{
     Config,
     analyst::{Analysts, Attending},
     ladder::Load,
-    lanes::{self, Failure, Input, LaneHandle, Mailbox, Output, Said},
+    lanes::{self, Failure, Input, LaneHandle, Mailbox, Output, Said, Times},
     metrics,
     publish::{self, Publisher},
     room::{self, Room, Rooms},
     slots::Slots,
     thought::Thought,
+    trace::{Traced, traced},
 };
 
 /// Answers that HTTP/2 has not taken yet.
@@ -83,6 +84,7 @@ impl recognizer_server::Recognizer for Service {
         &self,
         request: tonic::Request<Streaming<v1::RecognizeRequest>>,
     ) -> Result<tonic::Response<Self::RecognizeStream>, Status> {
+        let trace = traced(request.metadata());
         let mut requests = request.into_inner();
         let open = match timeout(self.config.open.get(), requests.next()).await {
             Ok(Some(Ok(open))) => Request::try_from(open).map_err(|error| malformed(&error))?,
@@ -94,7 +96,7 @@ impl recognizer_server::Recognizer for Service {
             return Err(refuse("malformed", Status::invalid_argument("the first request must be `open`")));
         };
         let (responses, answers) = mpsc::channel(RESPONSES);
-        let stay = self.admit(*open, responses)?;
+        let stay = self.admit(*open, trace, responses)?;
         drop(self.tasks.spawn("lane", stay.run(requests)));
         Ok(tonic::Response::new(ReceiverStream::new(answers)))
     }
@@ -112,7 +114,7 @@ fn malformed(error: &Malformed) -> Status {
 }
 
 impl Service {
-    fn admit(&self, open: Open, responses: Responses) -> Result<Stay, Status> {
+    fn admit(&self, open: Open, trace: Option<TraceId>, responses: Responses) -> Result<Stay, Status> {
         if self.tasks.drain().is_draining() {
             return Err(refuse("draining", Status::unavailable("this recognizer drains")));
         }
@@ -194,6 +196,7 @@ impl Service {
             status: Output::default(),
             health: Health::default(),
             finals: 0,
+            trace,
             _attending: attending,
             _open: metrics::stream_opened(),
         })
@@ -240,6 +243,8 @@ struct Stay {
     status: Output,
     health: Health,
     finals: u64,
+    /// Of utterances that are traced.
+    trace: Option<TraceId>,
     _attending: Attending,
     _open: hearsay_runtime::GaugeGuard,
 }
@@ -298,6 +303,7 @@ struct Outgoing {
     commit: Commit,
     events: Vec<Event>,
     spoken: Option<std::time::Instant>,
+    traced: Option<Traced>,
 }
 
 /// The commit under way.
@@ -351,7 +357,7 @@ impl Stay {
                 && let Some(said) = self.todo.pop_front()
             {
                 match said {
-                    Said::Commit { commit, spoken } => publishing = self.publish(commit, spoken),
+                    Said::Commit { commit, spoken, times } => publishing = self.publish(commit, spoken, times),
                     Said::Signal(signal) => self.signal(signal).await?,
                     Said::Finalized(id) => {
                         let position = self.position().await?;
@@ -459,11 +465,14 @@ impl Stay {
     }
 
     /// Begins to publish a commit; the one before is done.
-    fn publish(&mut self, commit: Commit, spoken: Option<std::time::Instant>) -> Publishing {
+    fn publish(&mut self, commit: Commit, spoken: Option<std::time::Instant>, times: Option<Box<Times>>) -> Publishing {
         let appender = self.appender.take()?;
         // Its final makes a partial worthless.
         self.partial.take_if(|partial| partial.from <= commit.from);
-        let events: Vec<Event> = self.final_of(&commit).into_iter().collect();
+        let utterance = UtteranceId::after_cut(self.stream, commit.from);
+        let traced = self.trace.zip(times).and_then(|(trace, times)| Traced::of(trace, utterance, *times));
+        let trace = traced.as_ref().map(|traced| traced.context);
+        let events: Vec<Event> = self.final_of(&commit, utterance, trace).into_iter().collect();
         let (thought, patience) = (self.thought.clone().filter(|_| self.room.feels()), self.log_patience);
         let publishing = async move {
             let events = felt(events, thought).await;
@@ -474,12 +483,12 @@ impl Stay {
                 restart: Some(commit.restart.clone()),
             };
             let answer = publish::append(appender, stretch, patience).await;
-            (Outgoing { commit, events, spoken }, answer)
+            (Outgoing { commit, events, spoken, traced }, answer)
         };
         Some(publishing.boxed())
     }
 
-    fn final_of(&self, commit: &Commit) -> Option<Event> {
+    fn final_of(&self, commit: &Commit, utterance: UtteranceId, trace: Option<TraceContext>) -> Option<Event> {
         let said = commit.utterance.as_ref()?;
         if said.lost {
             metrics::inaudible();
@@ -494,7 +503,7 @@ impl Stay {
         };
         Some(Event::Final(Arc::new(Final {
             stream: self.stream,
-            utterance: UtteranceId::after_cut(self.stream, commit.from),
+            utterance,
             participant: Arc::clone(&self.participant),
             origin: self.origin,
             start: said.start,
@@ -504,12 +513,16 @@ impl Stay {
             confidence: said.confidence,
             words,
             sentiment: Vec::new(),
+            trace,
         })))
     }
 
     /// The log accepted a commit: its audio is acknowledged.
     async fn published(&mut self, outgoing: Outgoing, published: Published) -> Result<(), Status> {
-        let Outgoing { commit, events, spoken } = outgoing;
+        let Outgoing { commit, events, spoken, traced } = outgoing;
+        if let Some(traced) = traced {
+            traced.tell(published.position);
+        }
         self.covered = commit.through;
         self.seen = published.top;
         for event in &events {

@@ -93,6 +93,7 @@ impl Meeting {
         self.said += 1_000_000;
         let spoken = Event::Final(Arc::new(Final {
             sentiment: Vec::new(),
+            trace: None,
             stream: self.stream,
             utterance: UtteranceId::after_cut(self.stream, StreamTime(at)),
             participant: anna(),

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use hearsay_protocol::{
     AudioFormat, ConversationId, Encoding, Event, GatewayId, ParticipantId, StreamId, StreamTime, Timestamp,
-    UtteranceId,
+    TraceContext, UtteranceId,
     event::{
         Analytics, ConfigChanged, Earlier, EndReason, Ended, Ephemeral, Evidence, Final, History, Insight, InsightBody,
         OpenTask, Partial, Participant, Redaction, SpeakerConfig, SpokenWord, Started, StreamEnd, StreamEnded,
@@ -398,6 +398,7 @@ impl From<&Final> for v1::Final {
             word_lengths_us: Vec::new(),
             word_confidences: Vec::new(),
             sentiment: it.sentiment.clone(),
+            trace: it.trace.map(|trace| trace.to_bytes().to_vec()),
         };
         let of_text = it.words.iter().map(|word| word.text.as_str()).eq(it.text.split(' '));
         if of_text && it.words.iter().all(|word| word.start <= word.end) {
@@ -449,6 +450,8 @@ impl TryFrom<v1::Final> for Final {
             confidence: fraction("Final.confidence", it.confidence)?,
             words,
             sentiment: it.sentiment.into_iter().map(sentiment).collect::<Result<_, Malformed>>()?,
+            // No reason to lose words over.
+            trace: it.trace.as_deref().and_then(TraceContext::of_bytes),
         })
     }
 }

@@ -157,6 +157,7 @@ fn event() -> impl Strategy<Value = Event> {
         .prop_map(
             |((stream, utterance, participant), (origin, start, end), (text, language, confidence, words))| Final {
                 sentiment: vec![confidence, -confidence],
+                trace: None,
                 stream: StreamId(stream),
                 utterance: UtteranceId(utterance),
                 participant,
@@ -396,6 +397,31 @@ proptest! {
         if let Ok(request) = v1::RecognizeRequest::decode(request.as_slice()) {
             let _ = Request::try_from(request);
         }
+    }
+}
+
+#[test]
+fn a_final_keeps_its_trace_and_loses_nothing_over_one_that_is_none() {
+    let untraced = v1::Final {
+        stream: vec![0; 16],
+        utterance: vec![0; 16],
+        participant: Some(v1::Participant { id: vec![0; 16], ..Default::default() }),
+        text: "so".into(),
+        ..Default::default()
+    };
+    let plain = Final::try_from(untraced.clone()).unwrap();
+    assert_eq!(plain.trace, None);
+    assert_eq!(
+        v1::Final::from(&plain).encoded_len(),
+        untraced.encoded_len(),
+        "what is not traced stores nothing of it"
+    );
+    let bytes: Vec<u8> = (1..=24).collect();
+    let traced = Final::try_from(v1::Final { trace: Some(bytes.clone()), ..untraced.clone() }).unwrap();
+    assert_eq!(traced.trace.map(|trace| trace.to_bytes().to_vec()), Some(bytes.clone()));
+    assert_eq!(v1::Final::from(&traced).trace, Some(bytes));
+    for wrong in [Vec::new(), vec![1; 23], vec![0; 24]] {
+        assert_eq!(Final::try_from(v1::Final { trace: Some(wrong), ..untraced.clone() }).unwrap(), plain);
     }
 }
 

@@ -7,9 +7,11 @@ pub mod logs;
 pub mod metrics;
 pub mod signals;
 mod tasks;
+pub mod trace;
 
 pub use admin::{Admin, Condition, Readiness, serve_admin};
 pub use human::{HumanBytes, HumanDuration, HumanError};
 pub use logs::{LogConfig, LogFormat};
 pub use metrics::{GaugeGuard, MetricsHandle};
 pub use tasks::{Drain, Tasks};
+pub use trace::TraceConfig;

@@ -7,13 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::Tasks;
 
 const TASKS: &str = "hearsay_tasks";
 const TASKS_FAILED: &str = "hearsay_tasks_failed_total";
+const SPANS: &str = "hearsay_trace_spans_total";
+const EXPORT_TIME: &str = "hearsay_trace_export_seconds";
 const BUILD_INFO: &str = "hearsay_build_info";
 const DRAINING: &str = "hearsay_draining";
 const DRAIN_LASTED: &str = "hearsay_drain_seconds";
@@ -69,6 +71,11 @@ fn builder() -> PrometheusBuilder {
 fn describe() {
     describe_gauge!(TASKS, "Tasks that are open, by name.");
     describe_counter!(TASKS_FAILED, "Tasks that ended in a panic, by name.");
+    describe_counter!(
+        SPANS,
+        "Spans of traces, by what became of them: exported, dropped when the queue was full, failed at the collector."
+    );
+    describe_histogram!(EXPORT_TIME, Unit::Seconds, "Calls of the trace collector.");
     describe_gauge!(
         BUILD_INFO,
         "Always 1; the labels tell the version, the commit it was built from (unknown outside of images), the features it \
@@ -94,6 +101,14 @@ pub struct Build {
     pub commit: &'static str,
     /// With commas between them.
     pub features: &'static str,
+}
+
+pub(crate) fn spans(outcome: &'static str, count: usize) {
+    counter!(SPANS, "outcome" => outcome).increment(count as u64);
+}
+
+pub(crate) fn exported(took: Duration) {
+    histogram!(EXPORT_TIME).record(took);
 }
 
 /// Reads what the process has recorded. Cheap to clone.

@@ -28,7 +28,10 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming};
+use tonic::{
+    Code, Status, Streaming,
+    metadata::{Ascii, MetadataValue},
+};
 
 use crate::{
     Command, Config, Finished, OpenError, StreamSpec, UplinkError, UplinkEvent,
@@ -37,6 +40,7 @@ use crate::{
     metrics::{self, OpenStream},
     pool::{Pool, Worker},
     ring::{Item, Limits, Ring},
+    trace::{Tracing, moment},
 };
 
 /// Commands between the socket's read loop and this one; what waits here is at most this many chunks.
@@ -137,6 +141,7 @@ pub(crate) struct Driver {
     /// Of all stays, and of those before the present one.
     finals: Arc<AtomicU64>,
     finals_before: u64,
+    tracing: Option<Box<Tracing>>,
     _open: OpenStream,
 }
 
@@ -154,6 +159,8 @@ struct Placing {
     bus: Arc<dyn Bus>,
     pool: Pool,
     spec: StreamSpec,
+    /// For recognizers.
+    traceparent: Option<MetadataValue<Ascii>>,
 }
 
 /// A stay at one recognizer.
@@ -192,7 +199,9 @@ impl Driver {
         budget: Budget,
         spec: StreamSpec,
     ) -> Result<(Self, Opened), OpenError> {
-        let mut placing = Placing { config: Arc::clone(&config), bus, pool, spec };
+        let tracing = spec.trace.map(|of| Box::new(Tracing::new(of, spec.stream)));
+        let traceparent = tracing.as_ref().and_then(|tracing| tracing.context().traceparent().parse().ok());
+        let mut placing = Placing { config: Arc::clone(&config), bus, pool, spec, traceparent };
         let begun = Instant::now();
         let claim = placing.claim().await?;
         let origin = claim.origin;
@@ -264,6 +273,7 @@ impl Driver {
             hasty: 0,
             finals: Arc::clone(&finals),
             finals_before: 0,
+            tracing,
             _open: OpenStream::new(),
         };
         Ok((driver, Opened { origin, first, format, behind, finals, commands, ending, events, finished }))
@@ -432,7 +442,10 @@ impl Driver {
                         self.ring.mark(MarkerKind::Reanchor(to));
                     }
                 }
-                self.ring.push(data);
+                let number = self.ring.push(data);
+                if let Some(tracing) = &mut self.tracing {
+                    tracing.arrived(number, arrived);
+                }
                 self.share.set(self.ring.bytes());
             }
             Some(Command::Mark(marker)) => {
@@ -466,6 +479,9 @@ impl Driver {
                     metrics::replayed(data.len());
                 } else {
                     self.sent_once = number.next();
+                    if let Some(tracing) = &mut self.tracing {
+                        tracing.sent(*number);
+                    }
                 }
                 Request::Chunk { number: *number, data: data.clone() }
             }
@@ -515,6 +531,11 @@ impl Driver {
     fn acknowledged(&mut self, ack: &Ack) {
         self.finals.store(self.finals_before + ack.finals, Ordering::Relaxed);
         self.keep(ack);
+        if let Some(tracing) = &mut self.tracing {
+            let (Origin { at, gone }, recorded) = (self.origin_at, self.placing.spec.recorded);
+            let clock = |time| if recorded { None } else { moment(at, gone, time) };
+            tracing.acknowledged(ack.through_chunk, &ack.events, clock);
+        }
         let covered = self.ring.covered();
         let settled = self.ring.acknowledge(ack.through_chunk, ack.restart.chunk);
         if self.ring.covered() > covered {
@@ -705,7 +726,11 @@ impl Placing {
         // There is room: the channel is new.
         requests.try_send(first).map_err(|_| Status::internal("a new channel has no room"))?;
         let mut client = RecognizerClient::new(worker.channel.clone());
-        let mut responses = client.recognize(ReceiverStream::new(outgoing)).await?.into_inner();
+        let mut call = tonic::Request::new(ReceiverStream::new(outgoing));
+        if let Some(traceparent) = &self.traceparent {
+            call.metadata_mut().insert("traceparent", traceparent.clone());
+        }
+        let mut responses = client.recognize(call).await?.into_inner();
         match responses.message().await?.map(Response::try_from) {
             Some(Ok(Response::Opened)) => {}
             other => return Err(Status::internal(format!("expected `opened`, got {other:?}"))),

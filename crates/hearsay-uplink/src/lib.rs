@@ -15,6 +15,7 @@ mod placement;
 pub mod pool;
 pub mod ring;
 mod tls;
+mod trace;
 
 use std::{
     sync::{
@@ -38,8 +39,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-pub use crate::tls::{TlsError, UplinkTls};
 use crate::{budget::Budget, driver::Driver, pool::Pool};
+pub use crate::{
+    tls::{TlsError, UplinkTls},
+    trace::StreamTrace,
+};
 
 /// How streams are carried.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -174,6 +178,8 @@ pub struct StreamSpec {
     /// The stream began at another connection, and goes on here from the log's restart point: see [`Uplink::first`]. The
     /// format is the one the log knows from there on.
     pub resumed: bool,
+    /// None: nothing of it is traced.
+    pub trace: Option<StreamTrace>,
 }
 
 impl Uplinks {

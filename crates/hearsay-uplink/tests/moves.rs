@@ -101,6 +101,7 @@ fn restart(chunk: u64) -> Restart {
 fn said(stream: StreamId, from: StreamTime) -> Event {
     Event::Final(Arc::new(Final {
         sentiment: Vec::new(),
+        trace: None,
         stream,
         utterance: UtteranceId::after_cut(stream, from),
         participant: person(),
@@ -308,6 +309,7 @@ async fn stage(scripts: &[Script]) -> Stage {
         config: SpeakerConfig::default(),
         recorded: true,
         resumed: false,
+        trace: None,
     };
     Stage { uplinks, bus, spec, recognizers, cut }
 }

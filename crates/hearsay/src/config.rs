@@ -23,6 +23,7 @@ const PREFIX: &str = "HEARSAY__";
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
     pub(crate) log: hearsay_runtime::LogConfig,
+    pub(crate) trace: hearsay_runtime::TraceConfig,
     pub(crate) admin: AdminConfig,
     pub(crate) auth: AuthConfig,
     pub(crate) bus: BusConfig,
@@ -121,6 +122,7 @@ impl Config {
     /// Checks what one section cannot check alone, after each has checked itself.
     fn validate(&self) -> Result<(), String> {
         self.log.validate()?;
+        self.trace.validate()?;
         self.auth.validate()?;
         self.bus.validate()?;
         self.gateway.validate()?;

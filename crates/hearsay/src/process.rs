@@ -13,11 +13,11 @@ use anyhow::Context;
 use hearsay_runtime::{
     Admin, MetricsHandle, Readiness, Tasks,
     metrics::{self, Build},
-    serve_admin, signals,
+    serve_admin, signals, trace,
 };
 use tokio::time::{Instant, sleep};
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 
 /// How often a process that is not ready yet says why.
 const SAY_WHY_EVERY: Duration = Duration::from_secs(10);
@@ -61,6 +61,9 @@ where
         let metrics = metrics::install();
         metrics.built(Build { role, version: env!("CARGO_PKG_VERSION"), commit: COMMIT, features: FEATURES });
         metrics.keep_up(&tasks);
+        let instance = uuid::Uuid::new_v4().to_string();
+        trace::install(&config.trace, &format!("hearsay-{role}"), &instance, &tasks)
+            .map_err(ConfigError::Contradiction)?;
         let process = Process { tasks: tasks.clone(), readiness: Readiness::new(), metrics, begun: Instant::now() };
         let served = serve(config, process).await;
         let ended = tasks.finish(deadline).await;

@@ -107,6 +107,7 @@ impl Meeting {
         let claim = self.bus.claim(&self.key, &PublisherId::Stream(self.stream)).await.unwrap();
         let spoken = Event::Final(Arc::new(Final {
             sentiment: Vec::new(),
+            trace: None,
             stream: self.stream,
             utterance: UtteranceId::after_cut(self.stream, StreamTime(from)),
             participant: person(1, "Anna"),

@@ -64,6 +64,7 @@ fn person(n: u128) -> Arc<Participant> {
 fn spoken(stream: StreamId, n: u64) -> Event {
     Event::Final(Arc::new(Final {
         sentiment: Vec::new(),
+        trace: None,
         stream,
         utterance: UtteranceId::after_cut(stream, StreamTime(n)),
         participant: person(stream.0.as_u128()),

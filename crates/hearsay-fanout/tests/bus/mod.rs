@@ -78,6 +78,7 @@ pub(crate) fn said(number: u128, text: &str) -> Event {
     });
     Event::Final(Arc::new(Final {
         sentiment: Vec::new(),
+        trace: None,
         stream: StreamId(Uuid::from_u128(5)),
         utterance: UtteranceId(Uuid::from_u128(number)),
         participant: ana(),

@@ -74,6 +74,7 @@ impl Pair {
                     None => Ok(Started {
                         conversation: ConversationId::from_random(1),
                         stream: StreamId(Uuid::from_u128(self.streams.into())),
+                        trace: TraceId([1; 16]),
                         resume: "token".to_owned(),
                         resumed: self.resumed,
                     }),

@@ -139,6 +139,7 @@ impl Lane {
         let Open { key, stream, participant, generation, origin, .. } = self.open.clone();
         let spoken = Final {
             sentiment: vec![-0.5],
+            trace: None,
             stream,
             utterance: UtteranceId::after_cut(stream, from),
             participant,

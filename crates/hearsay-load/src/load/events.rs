@@ -382,6 +382,7 @@ impl Speaker {
             .collect();
         Event::Final(Arc::new(Final {
             sentiment: Vec::new(),
+            trace: None,
             stream: self.stream,
             utterance: UtteranceId::after_cut(self.stream, start),
             participant: Arc::clone(&self.participant),

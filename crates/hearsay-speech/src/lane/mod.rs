@@ -138,6 +138,8 @@ pub struct Commit {
     pub through: StreamTime,
     /// None: nothing was said.
     pub utterance: Option<Utterance>,
+    /// What found that out; none: voice activity did.
+    pub decode: Option<DecodeId>,
     /// All chunks before this one are covered.
     pub through_chunk: ChunkNumber,
     /// Where a fresh lane begins after this.
@@ -657,7 +659,7 @@ impl Lane {
         self.memory = Arc::default();
         self.partial = PartialState::default();
         self.due.push_back(Due::Commit {
-            commit: Commit { from, through, utterance: None, through_chunk, restart },
+            commit: Commit { from, through, utterance: None, decode: None, through_chunk, restart },
             speech,
         });
         // An early decode may have failed already.
@@ -849,6 +851,7 @@ impl Lane {
         while let Some(due) = self.due.pop_front_if(|due| !due.is_waiting()) {
             self.effects.push_back(match due {
                 Due::Commit { mut commit, speech } => {
+                    commit.decode = speech.as_ref().map(|waiting| waiting.decode.id);
                     commit.utterance = speech.and_then(|waiting| waiting.utterance(&commit));
                     Effect::Commit(commit)
                 }

@@ -317,10 +317,10 @@ proptest! {
         prop_assume!(!first.commits.is_empty());
         let last = at.index(first.commits.len());
         let second = play(&stream, Some(&first.commits[last]), &world, &settings());
-        prop_assert_eq!(&second.commits[..], &first.commits[last + 1..]);
+        prop_assert_eq!(said_alike(&second.commits), said_alike(&first.commits[last + 1..]));
         let third = second.commits.first().map(|commit| play(&stream, Some(commit), &CALM, &settings()));
         if let Some(third) = third {
-            prop_assert_eq!(&third.commits[..], &first.commits[last + 2..]);
+            prop_assert_eq!(said_alike(&third.commits), said_alike(&first.commits[last + 2..]));
         }
     }
 
@@ -342,6 +342,11 @@ proptest! {
             }
         }
     }
+}
+
+/// What is committed, without which decode of its lane it came from.
+fn said_alike(commits: &[Commit]) -> Vec<Commit> {
+    commits.iter().map(|commit| Commit { decode: None, ..commit.clone() }).collect()
 }
 
 fn linear16(rate: u32) -> AudioFormat {
@@ -527,10 +532,10 @@ proptest! {
         prop_assume!(!first.commits.is_empty());
         let last = at.index(first.commits.len());
         let second = play(&stream, Some(&first.commits[last]), &world, &settings());
-        prop_assert_eq!(&second.commits[..], &first.commits[last + 1..]);
+        prop_assert_eq!(said_alike(&second.commits), said_alike(&first.commits[last + 1..]));
         if let Some(commit) = second.commits.first() {
             let third = play(&stream, Some(commit), &CALM, &settings());
-            prop_assert_eq!(&third.commits[..], &first.commits[last + 2..]);
+            prop_assert_eq!(said_alike(&third.commits), said_alike(&first.commits[last + 2..]));
         }
     }
 

@@ -81,6 +81,7 @@ pub(super) fn cut(text: &str) -> Vec<String> {
     let nobody = Participant { id: ParticipantId(Uuid::nil()), user_id: None, name: None, email: None };
     let spoken = Final {
         sentiment: Vec::new(),
+        trace: None,
         stream,
         utterance: UtteranceId::after_cut(stream, StreamTime(0)),
         participant: Arc::new(nobody),

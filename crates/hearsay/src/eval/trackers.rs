@@ -48,6 +48,7 @@ impl<'a> Meeting<'a> {
         self.at += 10;
         let spoken = Final {
             sentiment: Vec::new(),
+            trace: None,
             stream: self.stream,
             utterance: UtteranceId::after_cut(self.stream, StreamTime(self.at)),
             participant: Arc::clone(&self.speaker),
