@@ -7,10 +7,12 @@ use hearsay_tests::{
     Build, Server,
     client::{Client, inner, wav},
     recordings,
+    soak::{Pace, Voice, say},
     words::{errors, normalize},
 };
 use serde_json::json;
 
+const BECKETT: &str = "Ever tried. Ever failed. No matter. Try again. Fail again. Fail better.";
 const TWO_CITIES: &str = include_str!("data/two_cities.txt");
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,6 +135,19 @@ async fn the_language_chooses_the_engine_that_hears_a_stream() -> Result<()> {
     assert_eq!(refused["message"]["code"], "unsupported_language");
     let details = refused["message"]["details"].as_str().unwrap_or_default();
     assert!(details.contains("\"tlh\"") && details.contains("de"), "{details}");
+    server.stop().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c23_an_ogg_stream_of_opus_becomes_its_words() -> Result<()> {
+    let recordings = recordings()?;
+    let server = Server::start(Build::Test, &[]).await?;
+    let (samples, rate) = wav(&recordings.beckett)?;
+    let voice = Voice::new("ogg", &samples, rate)?;
+    let heard = say(&server.entry(), "ogg", &voice, Pace::Poured).await?;
+    let wrong = errors(&normalize(BECKETT), &normalize(&heard.text()));
+    assert!(heard.refused.is_none() && wrong.rate() < 0.2, "{:?} {:?}", heard.refused, heard.text());
     server.stop().await?;
     Ok(())
 }
