@@ -71,6 +71,10 @@ const LONG: &[Proof] = &[
         arguments: &["bench", "--package", "hearsay-tests", "--bench", "speech", "--", "latency"],
     },
     Proof {
+        what: "the weights that ship are what their data makes, byte for byte",
+        arguments: &["xtask", "train", "--check"],
+    },
+    Proof {
         what: "two rolling deploys at the settings that operators have, while five speak and fifty listen, lose no word",
         arguments: &["bench", "--package", "hearsay-tests", "--bench", "rolling", "--", "2"],
     },

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt};
 use jiff::civil::{Date, DateTime};
 use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::acts::{Neighbour, Utterance};
+use crate::acts::{Neighbour, Turn, Utterance};
 
 /// What is wrong with a line, counted from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -304,22 +304,20 @@ pub fn bare(text: &str) -> String {
     out.trim().to_owned()
 }
 
-/// Each utterance with its neighbours in its meeting; `texts` are their words, as they are to be read.
-pub fn in_meeting<'a>(
-    utterances: &'a [Spoken],
-    texts: &'a [String],
-    ahead: bool,
-) -> impl Iterator<Item = Utterance<'a>> {
-    let near = move |at: usize, other: usize| {
-        let (here, there) = (utterances.get(at)?, utterances.get(other)?);
-        let same_speaker = here.speaker == there.speaker;
-        (here.meeting == there.meeting).then(|| Neighbour { text: &texts[other], same_speaker })
+/// The utterances as turns, with their words as they are to be read: a list for each meeting, in their order.
+#[must_use]
+pub fn meetings<'a>(utterances: &[Spoken], texts: &'a [String]) -> Vec<Vec<Turn<'a>>> {
+    let speakers = groups(utterances.iter().map(|it| it.speaker.as_str()));
+    let turns = utterances.iter().zip(texts).zip(speakers);
+    let turns: Vec<Turn<'_>> =
+        turns.map(|((it, text), by)| Turn { text, by, times: Some((it.start, it.end)) }).collect();
+    let mut rest = turns.as_slice();
+    let same = |meeting: &[Spoken]| {
+        let (part, after) = rest.split_at(meeting.len());
+        rest = after;
+        part.to_vec()
     };
-    (0..utterances.len()).map(move |at| Utterance {
-        text: &texts[at],
-        previous: at.checked_sub(1).and_then(|it| near(at, it)),
-        next: if ahead { near(at, at + 1) } else { None },
-    })
+    utterances.chunk_by(|a, b| a.meeting == b.meeting).map(same).collect()
 }
 
 /// Each sentence after the one before it in its document.
@@ -412,12 +410,12 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_are_of_the_same_meeting() {
+    fn meetings_are_kept_apart() {
         let lines = ["m\t0\t1\ta", "m\t1\t2\tb", "n\t0\t1\tb"].map(|it| format!("{it}\ts\t0\t0\t0\t0\t0\tx"));
         let read = spoken(&format!("{}\n{}", COLUMNS.join("\t"), lines.join("\n"))).unwrap();
         let texts = ["one", "two", "three"].map(str::to_owned);
-        let all: Vec<_> = in_meeting(&read, &texts, true).collect();
-        assert_eq!(all[1].previous, Some(Neighbour { text: "one", same_speaker: false }));
-        assert_eq!((all[0].previous, all[1].next, all[2].previous, all[2].next), (None, None, None, None));
+        let turn = |text, by, start| Turn { text, by, times: Some((start, start + 1.0)) };
+        let expected = vec![vec![turn("one", 0, 0.0), turn("two", 1, 1.0)], vec![turn("three", 1, 0.0)]];
+        assert_eq!(meetings(&read, &texts), expected);
     }
 }

@@ -68,7 +68,8 @@ pub(crate) enum Eval {
 pub(crate) struct EvalInsights {
     /// Labelled data: utterances of meetings (tab-separated, with `question`, `commit` and `directive`) for questions and
     /// actions, sentences of documents (a JSON object a line, with `doc`, `text` and `task`) for actions, sentences with
-    /// `assignees` and `due_any` for due, meetings with `turns` and `summary` for summary.
+    /// `assignees` and `due_any` for due, meetings with `turns` and `summary` for summary, texts with `results` or tokens with
+    /// tags (`tok` and `tag`, of which the persons count) for entities.
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
     #[arg(long, value_enum)]
@@ -76,6 +77,12 @@ pub(crate) struct EvalInsights {
     /// Judge the text as it is, or without punctuation and case.
     #[arg(long, value_enum, default_value_t = EvalText::AsIs)]
     pub(crate) text: EvalText,
+    /// Judge as soon as something is said, or once what follows is known; of meetings.
+    #[arg(long, value_enum, default_value_t = EvalContext::Full)]
+    pub(crate) context: EvalContext,
+    /// Count only utterances of at least so many words; all are judged, and heard around others.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) min_words: usize,
     /// Utterances of meetings, tab-separated: the share that is taken for what is looked for.
     #[arg(long, value_name = "FILE")]
     pub(crate) negatives: Option<PathBuf>,
@@ -115,6 +122,12 @@ impl EvalTask {
 pub(crate) enum EvalText {
     AsIs,
     Bare,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EvalContext {
+    Live,
+    Full,
 }
 
 /// Where configuration comes from.

@@ -18,52 +18,81 @@ use hearsay_insight::{
 };
 use serde::Serialize;
 
-use crate::cli::{EvalInsights, EvalTask, EvalText};
+use crate::cli::{EvalContext, EvalInsights, EvalTask, EvalText};
 #[cfg(feature = "recognizer")]
 use crate::{cli::Sources, config, models};
 
 /// Samples that an interval comes from.
 const SAMPLES: usize = 1000;
 
-/// What came of it; figures that do not apply are left out.
+/// What came of it; figures that do not apply are left out. Intervals are the middle 95 of 100 figures of samples drawn with
+/// replacement.
 #[derive(Debug, Default, Serialize)]
 struct Figures {
     task: &'static str,
     n: usize,
     #[serde(flatten)]
     scores: Option<Scores>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    macro_f1: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    accuracy: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    assignee_accuracy: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    due_accuracy: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    false_alarm_rate: Option<f64>,
+    #[serde(flatten)]
+    felt: Option<Felt>,
+    #[serde(flatten)]
+    due: Option<Due>,
+    #[serde(flatten)]
+    false_alarms: Option<FalseAlarms>,
     #[serde(flatten)]
     rouge: Option<rouge::Figures>,
     #[serde(flatten)]
     topics: Option<topics::Figures>,
 }
 
+type Interval = (f64, f64);
+
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 struct Scores {
     precision: f64,
     recall: f64,
     f1: f64,
+    f1_interval: Interval,
 }
 
-/// Said and true, of one item.
-type Verdict = (bool, bool);
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+struct Felt {
+    macro_f1: f64,
+    macro_f1_interval: Interval,
+    accuracy: f64,
+    accuracy_interval: Interval,
+}
+
+/// Kinds of all sentences, and people and days of those that are tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+struct Due {
+    accuracy: f64,
+    accuracy_interval: Interval,
+    assignee_accuracy: f64,
+    assignee_accuracy_interval: Interval,
+    due_accuracy: f64,
+    due_accuracy_interval: Interval,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+struct FalseAlarms {
+    false_alarm_rate: f64,
+    false_alarm_rate_interval: Interval,
+}
+
+/// Found, right, labelled: of one item.
+type Counts = (usize, usize, usize);
 
 pub(crate) fn insights(arguments: &EvalInsights) -> anyhow::Result<ExitCode> {
     let text = read(&arguments.file)?;
     let named = |error: labelled::BadLine| anyhow::anyhow!("{}: {error}", arguments.file.display());
-    let mut figures = Figures { task: arguments.task.name(), ..Figures::default() };
-    let mut verdicts = Vec::new();
-    let mut felt_interval = None;
+    let task = arguments.task.name();
+    let tells_acts = matches!(arguments.task, EvalTask::Questions | EvalTask::Actions);
+    if arguments.min_words > 0 && !tells_acts {
+        anyhow::bail!("--min-words: the task {task} has no use for it; questions and actions have");
+    }
+    let mut figures = Figures { task, ..Figures::default() };
+    let mut counts: Option<Vec<Counts>> = None;
     match arguments.task {
         EvalTask::Sentiment => {
             let felt = labelled::felt(&text).map_err(named)?;
@@ -75,27 +104,25 @@ pub(crate) fn insights(arguments: &EvalInsights) -> anyhow::Result<ExitCode> {
                 })
                 .collect();
             figures.n = kinds.len();
-            figures.accuracy = Some(share(kinds.iter().filter(|it| it.0 == it.1).count(), kinds.len()));
-            figures.macro_f1 = Some(macro_f1(kinds.iter().copied()));
-            felt_interval = Some(resampled(&kinds, |sample| macro_f1(sample.copied().collect::<Vec<_>>().into_iter())));
+            figures.felt = Some(felt_as(&kinds));
         }
         EvalTask::Questions => {
             let spoken = labelled::spoken(&text).map_err(named)?;
-            verdicts = judged(&spoken, arguments.text, |it| it.question)
-                .zip(&spoken)
-                .map(|it| (it.0, it.1.question))
-                .collect();
+            let said = judged(&spoken, arguments, |it| it.question);
+            counts = Some(said.into_iter().map(|(at, yes)| verdict(yes, spoken[at].question)).collect());
         }
         EvalTask::Actions if is_table(&text) => {
             let spoken = labelled::spoken(&text).map_err(named)?;
-            let truth = spoken.iter().map(|it| it.commitment || it.directive);
-            verdicts = judged(&spoken, arguments.text, |it| it.action).zip(truth).collect();
+            let truth = |at: usize| spoken[at].commitment || spoken[at].directive;
+            let said = judged(&spoken, arguments, |it| it.action);
+            counts = Some(said.into_iter().map(|(at, yes)| verdict(yes, truth(at))).collect());
         }
         EvalTask::Actions => {
             let written = labelled::written(&text).map_err(named)?;
             let texts: Vec<String> = written.iter().map(|it| as_asked(&it.text, arguments.text)).collect();
-            let said = labelled::in_document(&written, &texts).map(|it| acts::judge(&it).task >= 0.5);
-            verdicts = said.zip(&written).map(|it| (it.0, it.1.task)).collect();
+            let said = labelled::in_document(&written, &texts).zip(&written);
+            let said = said.filter(|it| long_enough(it.0.text, arguments));
+            counts = Some(said.map(|(it, truth)| verdict(acts::judge(&it).task >= 0.5, truth.task)).collect());
         }
         EvalTask::Topics => {
             let meetings = labelled::summed_up(&text).map_err(named)?;
@@ -106,27 +133,24 @@ pub(crate) fn insights(arguments: &EvalInsights) -> anyhow::Result<ExitCode> {
             let tracked = labelled::tracked(&text).map_err(named)?;
             let meaning = meaning()?;
             let mut meeting = trackers::Meeting::new(&tracked, Some(&*meaning));
-            let counts = trackers::of(&tracked, &mut meeting, |text| as_asked(text, arguments.text));
-            figures.n = tracked.utterances.len();
-            figures.scores = Some(of_counts(counts));
+            counts = Some(trackers::of(&tracked, &mut meeting, |text| as_asked(text, arguments.text)));
             if let Some(path) = &arguments.negatives {
                 let spoken = negatives(path)?;
                 // Shorter ones mean too little to be mistaken.
                 let texts = spoken.iter().map(|it| as_asked(&it.text, arguments.text));
-                let texts: Vec<String> = texts.filter(|it| words(it).nth(3).is_some()).collect();
-                let alarms = texts.iter().filter(|it| !meeting.say(it).is_empty()).count();
-                figures.false_alarm_rate = Some(share(alarms, texts.len()));
+                let texts = texts.filter(|it| words(it).nth(3).is_some());
+                let alarms: Vec<bool> = texts.map(|it| !meeting.say(&it).is_empty()).collect();
+                figures.false_alarms = Some(false_alarms(&alarms));
             }
         }
         EvalTask::Entities => {
-            let (lines, counts) =
-                entities::of(&text).with_context(|| format!("{} cannot be read", arguments.file.display()))?;
-            figures.n = lines;
-            figures.scores = Some(of_counts(counts));
+            let found = entities::of(&text);
+            counts = Some(found.with_context(|| format!("{} cannot be read", arguments.file.display()))?);
         }
         EvalTask::Due => {
             let asked = labelled::asked(&text).map_err(named)?;
-            due(&asked, arguments.text, &mut figures);
+            figures.n = asked.len();
+            figures.due = Some(due(&asked, arguments.text));
         }
         EvalTask::Summary => {
             let meetings = labelled::summed_up(&text).map_err(named)?;
@@ -134,29 +158,25 @@ pub(crate) fn insights(arguments: &EvalInsights) -> anyhow::Result<ExitCode> {
             figures.rouge = Some(rouge::of(&meetings, arguments.text));
         }
     }
-    if !verdicts.is_empty() {
-        figures.n = verdicts.len();
-        figures.scores = Some(scores(&verdicts));
+    if let Some(counts) = counts {
+        figures.n = counts.len();
+        figures.scores = Some(scores(&counts));
     }
     if let Some(path) = arguments.negatives.as_ref().filter(|_| arguments.task != EvalTask::Trackers) {
         let spoken = negatives(path)?;
-        let said: Vec<bool> = match arguments.task {
-            EvalTask::Questions => judged(&spoken, arguments.text, |it| it.question).collect(),
-            EvalTask::Actions => judged(&spoken, arguments.text, |it| it.action).collect(),
-            other => {
-                let name = other.name();
-                anyhow::bail!("--negatives: the task {name} has no use for it; questions, actions and trackers have")
+        let said = match arguments.task {
+            EvalTask::Questions => judged(&spoken, arguments, |it| it.question),
+            EvalTask::Actions => judged(&spoken, arguments, |it| it.action),
+            _ => {
+                anyhow::bail!("--negatives: the task {task} has no use for it; questions, actions and trackers have")
             }
         };
-        figures.false_alarm_rate = Some(share(said.iter().filter(|it| **it).count(), said.len()));
+        figures.false_alarms = Some(false_alarms(&said.into_iter().map(|it| it.1).collect::<Vec<_>>()));
     }
     if arguments.json {
         println!("{}", serde_json::to_string(&figures)?);
     } else {
-        tell(&figures, &verdicts);
-        if let Some((low, high)) = felt_interval {
-            println!("95 % of samples: macro F1 {low:.3} to {high:.3}");
-        }
+        tell(&figures);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -195,16 +215,33 @@ fn as_asked(text: &str, how: EvalText) -> String {
     }
 }
 
-/// Whether each is judged to be so, once the utterance after it is known.
-fn judged(spoken: &[labelled::Spoken], how: EvalText, of: impl Fn(&acts::Acts) -> f32) -> impl Iterator<Item = bool> {
-    let texts: Vec<String> = spoken.iter().map(|it| as_asked(&it.text, how)).collect();
-    let said: Vec<bool> = labelled::in_meeting(spoken, &texts, true).map(|it| of(&acts::judge(&it)) >= 0.5).collect();
-    said.into_iter()
+fn long_enough(text: &str, arguments: &EvalInsights) -> bool {
+    words(text).take(arguments.min_words).count() == arguments.min_words
+}
+
+/// Whether each is judged to be so, with its place among the utterances; those that are too short are left out.
+fn judged(
+    spoken: &[labelled::Spoken],
+    arguments: &EvalInsights,
+    of: impl Fn(&acts::Acts) -> f32,
+) -> Vec<(usize, bool)> {
+    let texts: Vec<String> = spoken.iter().map(|it| as_asked(&it.text, arguments.text)).collect();
+    let mut said = Vec::with_capacity(spoken.len());
+    for meeting in labelled::meetings(spoken, &texts) {
+        said.extend((0..meeting.len()).map(|at| {
+            let known = match arguments.context {
+                EvalContext::Live => &meeting[..=at],
+                EvalContext::Full => &meeting[..],
+            };
+            of(&acts::judge_in(known, at)) >= 0.5
+        }));
+    }
+    said.into_iter().enumerate().filter(|it| long_enough(&texts[it.0], arguments)).collect()
 }
 
 /// Kind, people and day: of tasks, whether exactly the people that do it and a day that is right were read.
-fn due(asked: &[Asked], how: EvalText, figures: &mut Figures) {
-    let (mut kinds, mut people, mut days, mut tasks) = (0, 0, 0, 0);
+fn due(asked: &[Asked], how: EvalText) -> Due {
+    let (mut kinds, mut people, mut days) = (Vec::new(), Vec::new(), Vec::new());
     for it in asked {
         let names = Names::new(it.participants.iter(), &[]);
         let speaker = it.participants.iter().position(|name| *name == it.speaker);
@@ -216,9 +253,8 @@ fn due(asked: &[Asked], how: EvalText, figures: &mut Figures) {
             Hint::Question => AskedKind::Question,
             Hint::None => AskedKind::None,
         };
-        kinds += usize::from(kind == it.kind);
+        kinds.push(kind == it.kind);
         if matches!(it.kind, AskedKind::Action | AskedKind::FollowUp) {
-            tasks += 1;
             let mut assignees: Vec<&str> = found
                 .assignees
                 .iter()
@@ -230,18 +266,25 @@ fn due(asked: &[Asked], how: EvalText, figures: &mut Figures) {
             assignees.sort_unstable();
             let mut expected: Vec<&str> = it.assignees.iter().map(String::as_str).collect();
             expected.sort_unstable();
-            people += usize::from(assignees == expected);
+            people.push(assignees == expected);
             let day = found.due.map(|it| it.date);
-            days += usize::from(match day {
+            days.push(match day {
                 None => it.due_any.is_empty(),
                 Some(day) => it.due_any.contains(&day),
             });
         }
     }
-    figures.n = asked.len();
-    figures.accuracy = Some(share(kinds, asked.len()));
-    figures.assignee_accuracy = Some(share(people, tasks));
-    figures.due_accuracy = Some(share(days, tasks));
+    let (accuracy, accuracy_interval) = part(&kinds);
+    let (assignee_accuracy, assignee_accuracy_interval) = part(&people);
+    let (due_accuracy, due_accuracy_interval) = part(&days);
+    Due {
+        accuracy,
+        accuracy_interval,
+        assignee_accuracy,
+        assignee_accuracy_interval,
+        due_accuracy,
+        due_accuracy_interval,
+    }
 }
 
 fn share(part: usize, whole: usize) -> f64 {
@@ -253,38 +296,73 @@ fn kind(score: f32) -> usize {
     usize::from(score > -NEUTRAL) + usize::from(score >= NEUTRAL)
 }
 
-/// The mean F1 of the three kinds, of what was said and what is true.
-fn macro_f1(kinds: impl Iterator<Item = (usize, usize)> + Clone) -> f64 {
-    let of = |kind: usize| score(kinds.clone().map(|(said, truth)| (said == kind, truth == kind))).f1;
-    (of(0) + of(1) + of(2)) / 3.0
-}
-
-/// Of found, right and labelled ones.
-fn of_counts((found, right, labelled): (usize, usize, usize)) -> Scores {
-    Scores { precision: share(right, found), recall: share(right, labelled), f1: share(2 * right, found + labelled) }
-}
-
-fn scores(verdicts: &[Verdict]) -> Scores {
-    score(verdicts.iter().copied())
-}
-
-fn score(verdicts: impl Iterator<Item = Verdict>) -> Scores {
-    let (mut said, mut right, mut positive) = (0, 0, 0);
-    for (yes, truth) in verdicts {
-        said += usize::from(yes);
-        positive += usize::from(truth);
-        right += usize::from(yes && truth);
+fn felt_as(kinds: &[(usize, usize)]) -> Felt {
+    let (accuracy, accuracy_interval) = part(&kinds.iter().map(|it| it.0 == it.1).collect::<Vec<_>>());
+    Felt {
+        macro_f1: macro_f1(&mut kinds.iter()),
+        macro_f1_interval: resampled(kinds, |sample| macro_f1(sample)),
+        accuracy,
+        accuracy_interval,
     }
-    Scores { precision: share(right, said), recall: share(right, positive), f1: share(2 * right, said + positive) }
 }
 
-/// The middle 95 of 100 F1 of samples drawn with replacement.
-fn interval(verdicts: &[Verdict]) -> (f64, f64) {
-    resampled(verdicts, |sample| score(sample.copied()).f1)
+/// The mean F1 of the three kinds, of what was said and what is true.
+fn macro_f1(kinds: &mut dyn Iterator<Item = &(usize, usize)>) -> f64 {
+    let mut counts = [(0, 0, 0); 3];
+    for (said, truth) in kinds {
+        counts[*said].0 += 1;
+        counts[*truth].2 += 1;
+        counts[*said].1 += usize::from(said == truth);
+    }
+    counts.into_iter().map(f1).sum::<f64>() / 3.0
+}
+
+fn verdict(yes: bool, truth: bool) -> Counts {
+    (usize::from(yes), usize::from(yes && truth), usize::from(truth))
+}
+
+fn sum<'a>(counts: impl Iterator<Item = &'a Counts>) -> Counts {
+    counts.fold((0, 0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1, sum.2 + it.2))
+}
+
+fn f1((found, right, labelled): Counts) -> f64 {
+    share(2 * right, found + labelled)
+}
+
+fn scores(counts: &[Counts]) -> Scores {
+    let all = sum(counts.iter());
+    let (found, right, labelled) = all;
+    Scores {
+        precision: share(right, found),
+        recall: share(right, labelled),
+        f1: f1(all),
+        f1_interval: resampled(counts, |sample| f1(sum(sample))),
+    }
+}
+
+/// The share that is so.
+fn part(items: &[bool]) -> (f64, Interval) {
+    let of = |items: &mut dyn Iterator<Item = &bool>| {
+        let (mut yes, mut all) = (0, 0);
+        for it in items {
+            yes += usize::from(*it);
+            all += 1;
+        }
+        share(yes, all)
+    };
+    (of(&mut items.iter()), resampled(items, of))
+}
+
+fn false_alarms(alarms: &[bool]) -> FalseAlarms {
+    let (false_alarm_rate, false_alarm_rate_interval) = part(alarms);
+    FalseAlarms { false_alarm_rate, false_alarm_rate_interval }
 }
 
 /// The middle 95 of 100 figures of samples drawn with replacement.
-fn resampled<T>(items: &[T], figure: impl Fn(&mut dyn Iterator<Item = &T>) -> f64) -> (f64, f64) {
+fn resampled<T>(items: &[T], figure: impl Fn(&mut dyn Iterator<Item = &T>) -> f64) -> Interval {
+    if items.is_empty() {
+        return (0.0, 0.0);
+    }
     let mut state = 1_u64;
     let mut drawn = || {
         // Knuth's linear congruence, its high bits: a figure must not change from run to run.
@@ -296,16 +374,16 @@ fn resampled<T>(items: &[T], figure: impl Fn(&mut dyn Iterator<Item = &T>) -> f6
     (found[SAMPLES / 40], found[SAMPLES - 1 - SAMPLES / 40])
 }
 
-fn tell(figures: &Figures, verdicts: &[Verdict]) {
+/// A figure and where 95 of 100 samples have it.
+fn within(name: &str, figure: f64, (low, high): Interval) -> String {
+    format!("{name} {figure:.3}  (95 % of samples: {low:.3} to {high:.3})")
+}
+
+fn tell(figures: &Figures) {
     println!("{}: {} items", figures.task, figures.n);
     if let Some(it) = figures.scores {
         println!("precision {:.3}  recall {:.3}", it.precision, it.recall);
-        if verdicts.is_empty() {
-            println!("F1 {:.3}", it.f1);
-        } else {
-            let (low, high) = interval(verdicts);
-            println!("F1 {:.3}  (95 % of samples: {low:.3} to {high:.3})", it.f1);
-        }
+        println!("{}", within("F1", it.f1, it.f1_interval));
     }
     if let Some(it) = &figures.topics {
         println!("{it}");
@@ -313,17 +391,17 @@ fn tell(figures: &Figures, verdicts: &[Verdict]) {
     if let Some(it) = &figures.rouge {
         println!("{it}");
     }
-    let rest = [
-        ("macro F1", figures.macro_f1),
-        ("accuracy", figures.accuracy),
-        ("assignee accuracy", figures.assignee_accuracy),
-        ("due accuracy", figures.due_accuracy),
-        ("false alarms", figures.false_alarm_rate),
-    ];
-    for (name, figure) in rest {
-        if let Some(figure) = figure {
-            println!("{name} {figure:.3}");
-        }
+    if let Some(it) = figures.felt {
+        println!("{}", within("macro F1", it.macro_f1, it.macro_f1_interval));
+        println!("{}", within("accuracy", it.accuracy, it.accuracy_interval));
+    }
+    if let Some(it) = figures.due {
+        println!("{}", within("accuracy", it.accuracy, it.accuracy_interval));
+        println!("{}", within("assignee accuracy", it.assignee_accuracy, it.assignee_accuracy_interval));
+        println!("{}", within("due accuracy", it.due_accuracy, it.due_accuracy_interval));
+    }
+    if let Some(it) = figures.false_alarms {
+        println!("{}", within("false alarms", it.false_alarm_rate, it.false_alarm_rate_interval));
     }
 }
 
@@ -334,11 +412,18 @@ mod tests {
     #[test]
     fn scores_count_what_was_said_and_what_is_true() {
         let verdicts = [(true, true), (true, false), (false, true), (false, false), (true, true)];
-        let it = scores(&verdicts);
+        let it = scores(&verdicts.map(|(yes, truth)| verdict(yes, truth)));
         assert!((it.precision - 2.0 / 3.0).abs() < 1e-9 && (it.recall - 2.0 / 3.0).abs() < 1e-9);
-        let (low, high) = interval(&verdicts);
-        assert!(low < it.f1 && it.f1 < high, "{low} {high}");
-        assert_eq!(scores(&[]), Scores { precision: 0.0, recall: 0.0, f1: 0.0 });
+        assert!(it.f1_interval.0 < it.f1 && it.f1 < it.f1_interval.1, "{it:?}");
+        assert_eq!(scores(&[]), Scores { precision: 0.0, recall: 0.0, f1: 0.0, f1_interval: (0.0, 0.0) });
+    }
+
+    #[test]
+    fn each_kind_of_feeling_counts_alike() {
+        // Neutral is right in two of two; negative once and missed once; positive never.
+        let it = felt_as(&[(1, 1), (1, 1), (0, 0), (1, 0), (0, 2)]);
+        let (negative, neutral) = (2.0 / 4.0, 4.0 / 5.0);
+        assert!((it.macro_f1 - (negative + neutral) / 3.0).abs() < 1e-9 && (it.accuracy - 0.6).abs() < 1e-9, "{it:?}");
     }
 
     #[test]
@@ -354,9 +439,8 @@ mod tests {
             line("The sky is blue", "none", "", ""),
         ];
         let asked = labelled::asked(&lines.join("\n")).unwrap();
-        let mut figures = Figures::default();
-        due(&asked, EvalText::AsIs, &mut figures);
-        assert_eq!((figures.assignee_accuracy, figures.due_accuracy), (Some(0.5), Some(0.5)));
-        assert_eq!((figures.n, figures.accuracy), (3, Some(1.0)));
+        let found = due(&asked, EvalText::AsIs);
+        let close = |one: f64, other: f64| (one - other).abs() < 1e-9;
+        assert!(close(found.assignee_accuracy, 0.5) && close(found.due_accuracy, 0.5) && close(found.accuracy, 1.0));
     }
 }

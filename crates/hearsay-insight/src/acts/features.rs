@@ -1,8 +1,11 @@
 //! What of an utterance and its neighbours is weighed.
 
-use super::{Neighbour, Utterance};
+use jiff::civil::DateTime;
+
+use super::Turn;
 use crate::{
-    heads::{Features, bucket},
+    grammar::{self, Assignee, Context, Hint, Names},
+    heads::{Features, Kind, hash},
     text::words,
 };
 
@@ -99,12 +102,80 @@ fn marks(text: &str) -> &'static str {
     }
 }
 
-pub(super) fn features(utterance: &Utterance<'_>) -> Features {
-    let words = forms(utterance.text);
-    let count = length(words.len());
-    let mut found = Vec::with_capacity(words.len() * 9 + 40);
-    let mut add = |parts: &[&str]| found.push(bucket(parts));
+/// A turn, read once: judging it and what is around it looks at it more than once.
+#[derive(Debug, Clone)]
+pub(super) struct Read<'a> {
+    turn: Turn<'a>,
+    words: Vec<String>,
+    /// Places of the words that say something.
+    spoken: Vec<usize>,
+}
 
+impl<'a> Read<'a> {
+    pub(super) fn of(turn: Turn<'a>) -> Self {
+        let words = forms(turn.text);
+        let spoken = (0..words.len()).filter(|it| !HESITATION.contains(&words[*it].as_str())).collect();
+        Self { turn, words, spoken }
+    }
+
+    fn word(&self, at: usize) -> &str {
+        self.words.get(at).map_or("", String::as_str)
+    }
+
+    /// Without hesitations.
+    fn said(&self, at: usize) -> &str {
+        self.spoken.get(at).map_or("", |it| self.words[*it].as_str())
+    }
+
+    /// The last but some, without hesitations.
+    fn last(&self, but: usize) -> &str {
+        self.spoken.iter().nth_back(but).map_or("", |it| self.words[*it].as_str())
+    }
+
+    fn length(&self) -> &'static str {
+        length(self.words.len())
+    }
+
+    /// How it starts behind an opening such as "so" or "but", which hides it: shapes of two words.
+    fn opens(&self) -> (&str, &str) {
+        let hides = |it: &&String| HESITATION.contains(&it.as_str()) || OPENING.contains(&it.as_str());
+        let behind = self.words.iter().take_while(hides).count();
+        let at = |at: usize| self.words.get(behind + at).map_or("", |it| shape(it));
+        (at(0), at(1))
+    }
+
+    fn who(&self, here: &Read<'_>) -> &'static str {
+        if self.turn.by == here.turn.by { "same" } else { "other" }
+    }
+}
+
+/// How many turns before and after one count.
+pub(super) const AROUND: usize = 6;
+
+/// Of a turn among those before and after it; the nearest is last of the former and first of the latter.
+pub(super) fn features(before: &[Read<'_>], here: &Read<'_>, after: &[Read<'_>]) -> Features {
+    let mut found = Vec::with_capacity(here.words.len() * 9 + 40);
+    own(&mut |parts| found.push(hash(parts)), here);
+    let mut around = Vec::with_capacity(80);
+    let add = &mut |parts: &[&str]| around.push(hash(parts));
+    let before: Vec<&Read<'_>> = before.iter().rev().take(AROUND).collect();
+    let after: Vec<&Read<'_>> = after.iter().take(AROUND).collect();
+    neighbour(add, "p", here, before.first().copied());
+    neighbour(add, "x", here, after.first().copied());
+    pauses(add, here, before.first().copied(), after.first().copied());
+    others(add, here, &before, &after);
+    pattern(add, here, &before, &after);
+    Features::of(found, around, Kind { long: here.words.len() >= LONG, answered: !after.is_empty() })
+}
+
+/// Whether something is due counts here, not when.
+const NOW: DateTime = DateTime::constant(2020, 1, 1, 9, 0, 0, 0);
+
+type Add<'a> = dyn FnMut(&[&str]) + 'a;
+
+fn own(add: &mut Add<'_>, here: &Read<'_>) {
+    let words = &here.words;
+    let count = here.length();
     let edged: Vec<&str> =
         std::iter::once("<s>").chain(words.iter().map(String::as_str)).chain(std::iter::once("</s>")).collect();
     for width in 1..=3 {
@@ -125,20 +196,17 @@ pub(super) fn features(utterance: &Utterance<'_>) -> Features {
             add(&parts[..=width]);
         }
     }
-    let spoken: Vec<&str> = words.iter().map(String::as_str).filter(|it| !HESITATION.contains(it)).collect();
-    let last = spoken.last().copied().unwrap_or("");
-    let first = spoken.first().copied().unwrap_or("");
-    let second = spoken.get(1).copied().unwrap_or("");
+    let (first, last) = (here.said(0), here.last(0));
     add(&["first", first]);
-    add(&["first2", first, second]);
-    add(&["first3", first, second, spoken.get(2).copied().unwrap_or("")]);
+    add(&["first2", first, here.said(1)]);
+    add(&["first3", first, here.said(1), here.said(2)]);
     add(&["last", last]);
-    add(&["last2", spoken.len().checked_sub(2).map_or("", |it| spoken[it]), last]);
+    add(&["last2", here.last(1), last]);
     add(&["ends", shape(first), shape(last), count]);
     add(&["n", count]);
     // An opening such as "so" or "but" hides what the sentence starts with.
-    let opening = spoken.iter().take_while(|it| OPENING.contains(it)).count();
-    let open = |at: usize| spoken.get(opening + at).copied().unwrap_or("");
+    let opening = (0..here.spoken.len()).take_while(|it| OPENING.contains(&here.said(*it))).count();
+    let open = |at: usize| here.said(opening + at);
     add(&["open", open(0)]);
     add(&["open2", open(0), open(1)]);
     add(&["open3", open(0), open(1), open(2)]);
@@ -146,29 +214,168 @@ pub(super) fn features(utterance: &Utterance<'_>) -> Features {
     if words.len() <= 4 {
         add(&["whole", &words.join(" ")]);
     }
-
-    let marks = marks(utterance.text);
+    let marks = marks(here.turn.text);
     add(&["marks", marks]);
     add(&["marks-n", marks, count]);
-    neighbour(&mut add, "p", utterance.previous.as_ref(), count, last);
-    neighbour(&mut add, "x", utterance.next.as_ref(), count, last);
-    Features::of(found, words.len() >= LONG)
+    // What the rules read: tasks are rare, and their labels few.
+    let names = Names::default();
+    let read = grammar::task(here.turn.text, Some(0), &Context { now: NOW, names: &names });
+    let hint = match read.hint {
+        Hint::Action => "action",
+        Hint::FollowUp => "follow-up",
+        Hint::Question => "question",
+        Hint::None => "none",
+    };
+    let who = match read.assignees.first() {
+        Some(Assignee::Person(_)) => "speaker",
+        Some(Assignee::Everyone) => "all",
+        None => "none",
+    };
+    let due = if read.due.is_some() { "due" } else { "" };
+    add(&["rule", hint]);
+    add(&["rule-who", hint, who]);
+    add(&["rule-due", hint, due]);
+    add(&["rule-who-due", who, due]);
+    add(&["rule-n", hint, who, count]);
 }
 
-fn neighbour(add: &mut impl FnMut(&[&str]), side: &str, it: Option<&Neighbour<'_>>, count: &str, last: &str) {
+fn neighbour(add: &mut Add<'_>, side: &str, here: &Read<'_>, it: Option<&Read<'_>>) {
     let Some(it) = it else { return add(&[side, "none"]) };
-    let who = if it.same_speaker { "same" } else { "other" };
-    let words = forms(it.text);
-    let word = |at: usize| words.get(at).map_or("", String::as_str);
-    let end = words.last().map_or("", String::as_str);
+    let (who, count) = (it.who(here), here.length());
     add(&[side, who]);
-    add(&[side, "n", who, length(words.len())]);
-    add(&[side, "nn", who, length(words.len()), count]);
-    add(&[side, "first", who, word(0)]);
-    add(&[side, "first-n", who, word(0), count]);
-    add(&[side, "first2", who, word(0), word(1)]);
-    add(&[side, "last", who, end]);
-    add(&[side, "last-here", who, word(0), last]);
+    add(&[side, "n", who, it.length()]);
+    add(&[side, "nn", who, it.length(), count]);
+    add(&[side, "first", who, it.word(0)]);
+    add(&[side, "first-n", who, it.word(0), count]);
+    add(&[side, "first2", who, it.word(0), it.word(1)]);
+    add(&[side, "last", who, it.words.last().map_or("", String::as_str)]);
+    add(&[side, "last-here", who, it.word(0), here.last(0)]);
+}
+
+/// How long it was silent before and after, or how long two spoke at once.
+fn pauses(add: &mut Add<'_>, here: &Read<'_>, previous: Option<&Read<'_>>, next: Option<&Read<'_>>) {
+    let (count, (open, _)) = (here.length(), here.opens());
+    if let Some(it) = next
+        && let Some(pause) = pause(here, it)
+    {
+        let who = it.who(here);
+        add(&["xg", who, pause]);
+        add(&["xg-n", who, pause, count]);
+        add(&["xg-nn", who, pause, count, it.length()]);
+        add(&["xg-f", who, pause, it.word(0)]);
+        add(&["xg-l", who, pause, here.last(0)]);
+        add(&["xg-o", who, pause, open]);
+    }
+    if let Some(it) = previous
+        && let Some(pause) = pause(it, here)
+    {
+        let who = it.who(here);
+        add(&["pg", who, pause]);
+        add(&["pg-n", who, pause, count]);
+        add(&["pg-o", who, pause, open]);
+    }
+}
+
+/// From the end of one to the start of another, where both are known.
+fn pause(one: &Read<'_>, other: &Read<'_>) -> Option<&'static str> {
+    let seconds = other.turn.times?.0 - one.turn.times?.1;
+    Some(match seconds {
+        it if it < -1.0 => "-1",
+        it if it < -0.3 => "-.3",
+        it if it < 0.0 => "-0",
+        it if it < 0.1 => "0",
+        it if it < 0.3 => ".1",
+        it if it < 0.7 => ".3",
+        it if it < 1.5 => ".7",
+        it if it < 3.0 => "1.5",
+        _ => "3",
+    })
+}
+
+/// What the first other speaker says after it, who may be answering, and what the last one said before.
+fn others(add: &mut Add<'_>, here: &Read<'_>, before: &[&Read<'_>], after: &[&Read<'_>]) {
+    let (count, last) = (here.length(), here.last(0));
+    let (open, second) = here.opens();
+    let other = |it: &&&Read<'_>| it.turn.by != here.turn.by && !it.words.is_empty();
+    if let Some(at) = after.iter().position(|it| other(&it)) {
+        let it = after[at];
+        let still = digit(after[..at].iter().filter(|it| it.turn.by == here.turn.by).count());
+        let (first, then, length) = (it.said(0), it.said(1), it.length());
+        let pause = pause(here, it).unwrap_or("");
+        add(&["xo", still]);
+        add(&["xo-g", still, pause]);
+        add(&["xo-n", length, pause]);
+        add(&["xo-f", first]);
+        add(&["xo-fn", first, length]);
+        add(&["xo-f2", first, then]);
+        add(&["xo-fo", still, first, then]);
+        add(&["xo-fg", first, pause]);
+        add(&["xo-fl", first, last]);
+        add(&["xo-fs", first, open, second]);
+        add(&["xo-fc", first, length, count]);
+        add(&["xo-os", open, length, still]);
+        if it.words.len() <= 3 {
+            let whole = it.words.join(" ");
+            add(&["xo-w", &whole]);
+            add(&["xo-wo", &whole, open]);
+        }
+    } else {
+        add(&["xo", "none"]);
+    }
+    if let Some(at) = before.iter().position(|it| other(&it)) {
+        let it = before[at];
+        let (back, first, length) = (digit(at + 1), it.word(0), it.length());
+        add(&["po", back]);
+        add(&["po-n", back, length]);
+        add(&["po-f", back, first]);
+        add(&["po-l", back, it.last(0)]);
+        add(&["po-os", open, length]);
+        add(&["po-fn", first, length, count]);
+    } else {
+        add(&["po", "none"]);
+    }
+}
+
+/// The turns behind the next one and before the previous one, and who takes turns.
+fn pattern(add: &mut Add<'_>, here: &Read<'_>, before: &[&Read<'_>], after: &[&Read<'_>]) {
+    let (count, (open, _)) = (here.length(), here.opens());
+    for (at, side) in [(1, "x2"), (2, "x3")] {
+        let Some(it) = after.get(at) else {
+            add(&[side, "none"]);
+            continue;
+        };
+        let (who, first) = (it.who(here), it.word(0));
+        add(&[side, who, it.length()]);
+        add(&[side, "f", who, first]);
+        add(&[side, "f2", who, first, it.word(1)]);
+        add(&[side, "fn", who, first, count]);
+        add(&[side, "fo", who, first, open]);
+    }
+    if let Some(it) = before.get(1) {
+        let who = it.who(here);
+        add(&["p2", who, it.length()]);
+        add(&["p2", "f", who, it.word(0)]);
+        add(&["p2", "l", who, it.last(0)]);
+    }
+    let turns = |near: &[&Read<'_>]| -> String {
+        let letter = |it: &&Read<'_>| match it.turn.by == here.turn.by {
+            true => 's',
+            false if it.words.len() <= 2 => 'b',
+            false => 'o',
+        };
+        near.iter().take(3).map(letter).collect()
+    };
+    let (turns_before, turns_after) = (turns(before), turns(after));
+    add(&["pat", &turns_after]);
+    add(&["pat-p", &turns_before, &turns_after]);
+    add(&["pat-n", &turns_after, count]);
+    add(&["pat-o", &turns_after, open]);
+    add(&["pat-l", &turns_after, here.last(0)]);
+}
+
+/// Of what is at most [`AROUND`].
+fn digit(number: usize) -> &'static str {
+    ["0", "1", "2", "3", "4", "5", "6"].get(number).copied().unwrap_or("+")
 }
 
 const HESITATION: [&str; 8] = ["uh", "um", "uhm", "er", "hmm", "mm", "ah", "eh"];

@@ -7,6 +7,8 @@ use hearsay_insight::grammar::{self, Context, Entity, Kind, Names, Value};
 use jiff::civil::DateTime;
 use serde::Deserialize;
 
+use super::Counts;
+
 /// A text with its entities, of one kind.
 #[derive(Debug, Deserialize)]
 struct Line {
@@ -43,22 +45,63 @@ struct Resolution {
     unit: Option<String>,
 }
 
-/// Found, right, labelled.
-pub(super) type Counts = (usize, usize, usize);
+/// Tokens with tags such as `B-person`, `I-person` and `O`.
+#[derive(Debug, Deserialize)]
+struct Tagged {
+    tok: Vec<String>,
+    tag: Vec<String>,
+}
 
-pub(super) fn of(text: &str) -> anyhow::Result<(usize, Counts)> {
-    let (mut lines, mut counts) = (0, (0, 0, 0));
-    for (at, line) in text.lines().enumerate().filter(|it| !it.1.trim().is_empty()) {
-        let line: Line = serde_json::from_str(line).with_context(|| format!("line {}", at + 1))?;
-        let now = match &line.now {
-            Some(now) => now.parse().with_context(|| format!("line {}: ref", at + 1))?,
-            None => DateTime::constant(2016, 11, 7, 0, 0, 0, 0),
-        };
-        lines += 1;
-        let (found, right, labelled) = judge(&line, now);
-        counts = (counts.0 + found, counts.1 + right, counts.2 + labelled);
+/// Either form: each says by its names which it is.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Labelled {
+    Tagged(Tagged),
+    Line(Line),
+}
+
+/// What was found in each line.
+pub(super) fn of(text: &str) -> anyhow::Result<Vec<Counts>> {
+    let lines = text.lines().enumerate().filter(|it| !it.1.trim().is_empty());
+    let counted = lines.map(|(at, line)| {
+        let read = serde_json::from_str(line).with_context(|| {
+            format!("line {}: neither a text with its `results` and `kind` nor `tok` with their `tag`", at + 1)
+        })?;
+        Ok(match read {
+            Labelled::Tagged(it) => persons(&it).with_context(|| format!("line {}", at + 1))?,
+            Labelled::Line(line) => {
+                let now = match &line.now {
+                    Some(now) => now.parse().with_context(|| format!("line {}: ref", at + 1))?,
+                    None => DateTime::constant(2016, 11, 7, 0, 0, 0, 0),
+                };
+                judge(&line, now)
+            }
+        })
+    });
+    counted.collect()
+}
+
+/// Persons in a text of which no roster is known.
+fn persons(tagged: &Tagged) -> anyhow::Result<Counts> {
+    let (tokens, tags) = (tagged.tok.len(), tagged.tag.len());
+    anyhow::ensure!(tokens == tags, "{tokens} tokens with {tags} tags");
+    let (mut text, mut expected) = (String::new(), Vec::<(usize, usize)>::new());
+    for (token, tag) in tagged.tok.iter().zip(&tagged.tag) {
+        if !text.is_empty() {
+            text.push(' ');
+        }
+        let start = text.len();
+        text.push_str(token);
+        match (tag.as_str(), expected.last_mut()) {
+            ("I-person", Some(last)) if last.1 + 1 == start => last.1 = text.len(),
+            ("B-person" | "I-person", _) => expected.push((start, text.len())),
+            _ => {}
+        }
     }
-    Ok((lines, counts))
+    let names = Names::default();
+    let found = grammar::entities(&text, &Context { now: DateTime::constant(2016, 11, 7, 0, 0, 0, 0), names: &names });
+    let found: Vec<_> = found.iter().filter(|it| it.kind == Kind::Person).map(|it| (it.start, it.end)).collect();
+    Ok((found.len(), expected.iter().filter(|it| found.contains(it)).count(), expected.len()))
 }
 
 fn judge(line: &Line, now: DateTime) -> Counts {
@@ -142,11 +185,20 @@ mod tests {
             of(&format!(r#"{{"kind":"datetime","ref":"2026-03-11T10:00:00","text":"{text}","results":[{results}]}}"#))
         };
         let day = r#"{"type":"datetimeV2.date","text":"dec. 31, 2026","start":3,"end":16,"values":[{"timex":"2026-12-31","value":"2026-12-31"}]}"#;
-        assert_eq!(line("on Dec. 31, 2026", day).unwrap(), (1, (1, 1, 1)));
-        assert_eq!(line("On Dec. 31, 2027", day).unwrap(), (1, (1, 0, 1)));
-        assert_eq!(line("on it", day).unwrap(), (1, (0, 0, 1)));
+        assert_eq!(line("on Dec. 31, 2026", day).unwrap(), [(1, 1, 1)]);
+        assert_eq!(line("On Dec. 31, 2027", day).unwrap(), [(1, 0, 1)]);
+        assert_eq!(line("on it", day).unwrap(), [(0, 0, 1)]);
         let money = r#"{"kind":"currency","text":"ü: $5","results":[{"type":"currency","text":"$5","start":3,"end":5,"resolution":{"value":"5","unit":"Dollar"}}]}"#;
-        assert_eq!(of(money).unwrap(), (1, (1, 1, 1)));
+        assert_eq!(of(money).unwrap(), [(1, 1, 1)]);
         assert!(of("{}").unwrap_err().to_string().starts_with("line 1"));
+    }
+
+    #[test]
+    fn persons_are_read_from_tags() {
+        let line = |tags: &str| of(&format!(r#"{{"tok":["Anna","Kim","came"],"tag":[{tags}]}}"#));
+        assert_eq!(line(r#""B-person","I-person","O""#).unwrap()[0].2, 1);
+        assert_eq!(line(r#""B-person","B-person","O""#).unwrap()[0].2, 2);
+        assert_eq!(line(r#""O","O","B-location""#).unwrap()[0].2, 0);
+        assert_eq!(format!("{:#}", line(r#""O""#).unwrap_err()), "line 1: 3 tokens with 1 tags");
     }
 }

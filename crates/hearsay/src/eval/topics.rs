@@ -9,7 +9,7 @@ use hearsay_insight::{
 };
 use serde::Serialize;
 
-use super::{as_asked, rouge::cut, share};
+use super::{as_asked, resampled, rouge::cut, share, within};
 use crate::cli::EvalText;
 
 /// Topics of a meeting.
@@ -19,19 +19,20 @@ const MOST: usize = 10;
 pub(super) struct Figures {
     /// Topics of which at least half of the words are in a title or in the summary.
     precision: f64,
+    precision_interval: (f64, f64),
     /// Titles that share a word with a topic.
     coverage: f64,
+    coverage_interval: (f64, f64),
     /// Topics of two words and more.
     phrases: f64,
+    phrases_interval: (f64, f64),
 }
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "precision {:.3}  coverage {:.3}  of two words and more {:.3}",
-            self.precision, self.coverage, self.phrases
-        )
+        writeln!(f, "{}", within("precision", self.precision, self.precision_interval))?;
+        writeln!(f, "{}", within("coverage", self.coverage, self.coverage_interval))?;
+        f.write_str(&within("of two words and more", self.phrases, self.phrases_interval))
     }
 }
 
@@ -48,30 +49,53 @@ fn stems(text: &str) -> Vec<String> {
     content.map(|it| stem(it).to_owned()).collect()
 }
 
+/// What is counted of a meeting.
+#[derive(Debug, Default, Clone, Copy)]
+struct Count {
+    found: usize,
+    right: usize,
+    wide: usize,
+    titles: usize,
+    covered: usize,
+}
+
 pub(super) fn of(meetings: &[SummedUp], how: EvalText) -> Figures {
-    let (mut found, mut right, mut wide, mut titles, mut covered) = (0, 0, 0, 0, 0);
-    for meeting in meetings {
-        let mut topics = Topics::default();
-        for sentence in meeting.turns.iter().flat_map(|(_, text)| cut(text)) {
-            topics.hear(&as_asked(&sentence, how));
-        }
-        let said: Vec<String> = topics.best(MOST).into_iter().map(|it| it.phrase).collect();
-        let mut gold: HashSet<String> = stems(&meeting.summary).into_iter().collect();
-        gold.extend(meeting.topics.iter().flat_map(|it| stems(it)));
-        let mut all = HashSet::new();
-        for phrase in &said {
-            let of = stems(phrase);
-            right += usize::from(!of.is_empty() && 2 * of.iter().filter(|it| gold.contains(*it)).count() >= of.len());
-            wide += usize::from(phrase.contains(' '));
-            all.extend(of);
-        }
-        found += said.len();
-        for title in meeting.topics.iter().map(|it| stems(it)).filter(|it| !it.is_empty()) {
-            titles += 1;
-            covered += usize::from(title.iter().any(|it| all.contains(it)));
-        }
+    let counts: Vec<Count> = meetings.iter().map(|it| count(it, how)).collect();
+    let figure = |part: fn(&Count) -> usize, whole: fn(&Count) -> usize| {
+        let of = |counts: &mut dyn Iterator<Item = &Count>| {
+            let (parts, wholes) = counts.fold((0, 0), |sum, it| (sum.0 + part(it), sum.1 + whole(it)));
+            share(parts, wholes)
+        };
+        (of(&mut counts.iter()), resampled(&counts, of))
+    };
+    let (precision, precision_interval) = figure(|it| it.right, |it| it.found);
+    let (coverage, coverage_interval) = figure(|it| it.covered, |it| it.titles);
+    let (phrases, phrases_interval) = figure(|it| it.wide, |it| it.found);
+    Figures { precision, precision_interval, coverage, coverage_interval, phrases, phrases_interval }
+}
+
+fn count(meeting: &SummedUp, how: EvalText) -> Count {
+    let mut topics = Topics::default();
+    for sentence in meeting.turns.iter().flat_map(|(_, text)| cut(text)) {
+        topics.hear(&as_asked(&sentence, how));
     }
-    Figures { precision: share(right, found), coverage: share(covered, titles), phrases: share(wide, found) }
+    let said: Vec<String> = topics.best(MOST).into_iter().map(|it| it.phrase).collect();
+    let mut gold: HashSet<String> = stems(&meeting.summary).into_iter().collect();
+    gold.extend(meeting.topics.iter().flat_map(|it| stems(it)));
+    let mut count = Count { found: said.len(), ..Count::default() };
+    let mut all = HashSet::new();
+    for phrase in &said {
+        let of = stems(phrase);
+        let known = of.iter().filter(|it| gold.contains(*it)).count();
+        count.right += usize::from(!of.is_empty() && 2 * known >= of.len());
+        count.wide += usize::from(phrase.contains(' '));
+        all.extend(of);
+    }
+    for title in meeting.topics.iter().map(|it| stems(it)).filter(|it| !it.is_empty()) {
+        count.titles += 1;
+        count.covered += usize::from(title.iter().any(|it| all.contains(it)));
+    }
+    count
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use hearsay_protocol::{
 };
 use uuid::Uuid;
 
+use super::Counts;
+
 /// One meeting in which somebody asked for the trackers.
 pub(super) struct Meeting<'a> {
     analysis: Analysis,
@@ -72,16 +74,14 @@ impl<'a> Meeting<'a> {
     }
 }
 
-/// Found, right, labelled.
-pub(super) fn of(tracked: &Tracked, meeting: &mut Meeting<'_>, read: impl Fn(&str) -> String) -> (usize, usize, usize) {
-    let (mut found, mut right, mut labelled) = (0, 0, 0);
-    for (text, tracker) in &tracked.utterances {
+/// What was found in each utterance.
+pub(super) fn of(tracked: &Tracked, meeting: &mut Meeting<'_>, read: impl Fn(&str) -> String) -> Vec<Counts> {
+    let counted = tracked.utterances.iter().map(|(text, tracker)| {
         let said = meeting.say(&read(text));
-        found += said.len();
-        labelled += usize::from(tracker.is_some());
-        right += usize::from(tracker.as_ref().is_some_and(|it| said.contains(it)));
-    }
-    (found, right, labelled)
+        let right = tracker.as_ref().is_some_and(|it| said.contains(it));
+        (said.len(), usize::from(right), usize::from(tracker.is_some()))
+    });
+    counted.collect()
 }
 
 #[cfg(test)]
@@ -95,6 +95,6 @@ mod tests {
         let utterances = vec![said("The price?", Some("Price")), said("A price!", None), said("Cost?", Some("Price"))];
         let tracked = Tracked { trackers, utterances };
         let mut meeting = Meeting::new(&tracked, None);
-        assert_eq!(of(&tracked, &mut meeting, str::to_owned), (2, 1, 2));
+        assert_eq!(of(&tracked, &mut meeting, str::to_owned), [(1, 1, 1), (1, 0, 0), (0, 0, 1)]);
     }
 }
