@@ -10,7 +10,7 @@ use hearsay_protocol::{
 use uuid::Uuid;
 
 use crate::{
-    acts::{self, Acts, Neighbour, Utterance},
+    acts::{self, Acts, Neighbour, Turn},
     grammar::Hint,
     reply::{Reply, reply},
 };
@@ -19,6 +19,8 @@ use crate::{
 pub(crate) const BY_RULE: f32 = 0.8;
 /// Sentences that a later one may change.
 const RECENT: usize = 4;
+/// Sentences that are looked at when the next one is judged.
+const AROUND: usize = 6;
 /// What is suggested, or half a task, is one when somebody takes it.
 const HALF: f32 = 0.3;
 
@@ -165,21 +167,20 @@ impl Deeds {
     /// What follows from the next sentence. `next` is what was said after it, where that is known.
     pub(crate) fn hear(&mut self, deed: Deed, next: Option<Neighbour<'_>>, wanted: Wanted) -> Told {
         let mut told = Told::default();
-        let before = self.recent.len().checked_sub(2).and_then(|it| self.recent.get(it));
-        let before = before.map(|it| (it.deed.text.clone(), Arc::clone(&it.deed.from)));
-        if let Some(last) = self.recent.back_mut().filter(|it| !it.settled) {
-            let near = |text, from: &Participant| Neighbour { text, same_speaker: from.id == last.deed.from.id };
-            let previous = before.as_ref().map(|it| near(it.0.as_str(), &it.1));
-            let next = Some(near(deed.text.as_str(), &deed.from));
-            last.acts = acts::judge(&Utterance { text: &last.deed.text, previous, next });
+        let mut turns = self.turns(&deed);
+        let at = turns.len() - 1;
+        let answered = self.recent.back().filter(|it| !it.settled).map(|_| acts::judge_in(&turns, at - 1));
+        turns.extend(next.map(|it| Turn {
+            text: it.text,
+            by: if it.same_speaker { turns[at].by } else { turns.len() },
+            times: None,
+        }));
+        let acts = acts::judge_in(&turns, at);
+        if let (Some(acts), Some(last)) = (answered, self.recent.back_mut()) {
+            last.acts = acts;
             last.settled = true;
             told.insights.extend(last.again(wanted, &deed));
         }
-        let previous = self
-            .recent
-            .back()
-            .map(|it| Neighbour { text: &it.deed.text, same_speaker: it.deed.from.id == deed.from.id });
-        let acts = acts::judge(&Utterance { text: &deed.text, previous, next });
         let mut own = deed.does(&acts, wanted);
         let mut agreed = false;
         match reply(&deed.text) {
@@ -198,16 +199,28 @@ impl Deeds {
             Some(Reply::Corrects) | None => {}
         }
         told.insights.extend(own.iter().cloned());
-        if self.recent.len() >= RECENT {
+        if self.recent.len() >= AROUND {
             self.recent.pop_front();
         }
         self.recent.push_back(Done { deed, acts, settled: next.is_some(), agreed, told: own });
         told
     }
 
+    /// What was said of late, and a sentence behind it, as the heads read them.
+    fn turns<'a>(&'a self, deed: &'a Deed) -> Vec<Turn<'a>> {
+        let said: Vec<&Deed> = self.recent.iter().map(|it| &it.deed).chain([deed]).collect();
+        let by = |who: &Participant| said.iter().position(|it| it.from.id == who.id).unwrap_or_default();
+        said.iter().map(|it| Turn { text: &it.text, by: by(&it.from), times: None }).collect()
+    }
+
+    /// Those that a later sentence may change, the latest first.
+    fn open(&mut self) -> impl Iterator<Item = &mut Done> {
+        self.recent.iter_mut().rev().take(RECENT)
+    }
+
     /// Somebody will do what another wanted. None: nobody wanted anything.
     fn agreed(&mut self, by: &Deed, wanted: Wanted) -> Option<Option<Insight>> {
-        let others = self.recent.iter_mut().rev().filter(|it| it.deed.from.id != by.from.id);
+        let others = self.open().filter(|it| it.deed.from.id != by.from.id);
         for done in others {
             let taken = Some(Arc::clone(&by.from));
             if let Some(task) = done.task() {
@@ -244,7 +257,7 @@ impl Deeds {
 
     /// Somebody need not do it after all.
     fn taken_back(&mut self, by: &Deed) -> Option<Insight> {
-        self.recent.iter_mut().rev().find_map(|done| {
+        self.open().find_map(|done| {
             let own = done.deed.from.id == by.from.id;
             let task = done.task()?;
             let assignee = match &task.body {
@@ -260,7 +273,7 @@ impl Deeds {
     fn corrected(&mut self, by: &Deed, date: &mut bool) -> Vec<Insight> {
         let mut changes = Vec::new();
         let Some(right) = &by.dated else { return changes };
-        for done in self.recent.iter_mut().rev() {
+        for done in self.open() {
             if let Some(task) = done.task()
                 && let InsightBody::ActionItem { due, .. } | InsightBody::FollowUp { due, .. } = &mut task.body
                 && due.as_ref().is_some_and(|it| it != right)
@@ -271,7 +284,7 @@ impl Deeds {
             }
         }
         if let Some(other) = &by.date
-            && let Some(wrong) = self.recent.iter_mut().rev().find_map(|it| it.deed.date.as_mut())
+            && let Some(wrong) = self.open().find_map(|it| it.deed.date.as_mut())
         {
             wrong.text.clone_from(&other.text);
             wrong.body = other.body.clone();
