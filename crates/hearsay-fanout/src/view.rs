@@ -236,6 +236,8 @@ fn user(participant: Option<&Participant>) -> User<'_> {
 fn put_final(spoken: &Final, entry: &Entry, scene: &Scene, audience: &Audience, out: &mut Vec<u8>) {
     let who = user(Some(&spoken.participant));
     let follows = scene.position(Offset(entry.offset.0.saturating_sub(1)));
+    // About what both frames take, so that the buffer does not grow by steps: the words stand in each of them.
+    out.reserve(1_024 + 3 * spoken.text.len() + 200 * spoken.words.len());
     let words: Vec<_> = spoken.words.iter().map(raw_word).collect();
     frame::put_json(
         &wire::RecognitionResult {

@@ -22,5 +22,5 @@ pub use ids::{
 };
 pub use position::{Epoch, Offset, Position, Seen};
 pub use sentences::{Sentence, sentences};
-pub use time::{StreamTime, Timestamp};
+pub use time::{Iso8601, StreamTime, Timestamp};
 pub use trace::{SpanId, TraceContext, TraceId};

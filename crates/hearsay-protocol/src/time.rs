@@ -66,16 +66,49 @@ impl StreamTime {
 impl Timestamp {
     /// ISO 8601 in UTC with milliseconds: `2030-03-04T09:00:12.400Z`.
     pub fn iso8601(self) -> String {
-        let seconds = self.0 / 1_000_000;
+        Iso8601::from(self).as_str().to_owned()
+    }
+}
+
+/// A wall time in ISO 8601, in UTC with milliseconds, written without allocating: every word of a final has two. Times after
+/// the year 9999 are written in that year.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Iso8601([u8; 24]);
+
+impl Iso8601 {
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_else(|_| unreachable!("digits and what stands between them"))
+    }
+}
+
+impl From<Timestamp> for Iso8601 {
+    fn from(at: Timestamp) -> Self {
+        let seconds = at.0 / 1_000_000;
         let (year, month, day) = civil(seconds / 86_400);
         let of_day = seconds % 86_400;
-        format!(
-            "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",
-            of_day / 3_600,
-            of_day / 60 % 60,
-            of_day % 60,
-            self.0 / 1_000 % 1_000
-        )
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        digits(&mut text[..4], year.min(9_999));
+        digits(&mut text[5..7], month);
+        digits(&mut text[8..10], day);
+        digits(&mut text[11..13], of_day / 3_600);
+        digits(&mut text[14..16], of_day / 60 % 60);
+        digits(&mut text[17..19], of_day % 60);
+        digits(&mut text[20..23], at.0 / 1_000 % 1_000);
+        Self(text)
+    }
+}
+
+impl serde::Serialize for Iso8601 {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// The last digits of `number`, as many as there is room for.
+fn digits(room: &mut [u8], mut number: u64) {
+    for digit in room.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
     }
 }
 
@@ -104,6 +137,8 @@ mod tests {
             (951_782_400_000_000, "2000-02-29T00:00:00.000Z"),
             (1_898_845_212_400_999, "2030-03-04T09:00:12.400Z"),
             (1_735_689_599_999_000, "2024-12-31T23:59:59.999Z"),
+            (253_402_300_799_999_999, "9999-12-31T23:59:59.999Z"),
+            (253_402_300_800_000_000, "9999-01-01T00:00:00.000Z"),
         ] {
             assert_eq!(Timestamp(micros).iso8601(), text);
         }

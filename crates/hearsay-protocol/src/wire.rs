@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
-    ChunkNumber, ConversationId, Position, StreamId, StreamTime, Timestamp,
+    ChunkNumber, ConversationId, Iso8601, Position, StreamId, StreamTime, Timestamp,
     client::ErrorCode,
     event::{Analytics, Earlier, Evidence, History, OpenTask, Participant, Talked},
 };
@@ -206,46 +206,46 @@ pub struct RawWord<'a> {
 }
 
 /// A word without case and without the punctuation around it.
-fn raw(word: &str) -> String {
+fn raw(word: &str) -> Cow<'_, str> {
     let bare = word.trim_matches(|c: char| matches!(c, '.' | ',' | '?' | '!' | ';' | ':' | '"' | '…'));
-    bare.to_lowercase()
+    let is_plain = bare.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase());
+    if is_plain { bare.into() } else { bare.to_lowercase().into() }
 }
 
 impl Serialize for RecognitionResult<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         struct Moment {
-            seconds: String,
-            nanos: String,
+            #[serde(serialize_with = "text")]
+            seconds: u64,
+            #[serde(serialize_with = "text")]
+            nanos: u64,
         }
         impl From<StreamTime> for Moment {
             fn from(time: StreamTime) -> Self {
-                Self {
-                    seconds: (time.micros() / 1_000_000).to_string(),
-                    nanos: (time.micros() % 1_000_000 * 1_000).to_string(),
-                }
+                Self { seconds: time.micros() / 1_000_000, nanos: time.micros() % 1_000_000 * 1_000 }
             }
         }
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
-        struct Word {
-            word: String,
+        struct Word<'a> {
+            word: Cow<'a, str>,
             start_time: Moment,
             end_time: Moment,
         }
         #[derive(Serialize)]
-        struct Alternative {
+        struct Alternative<'a> {
             transcript: String,
             confidence: f32,
-            words: Vec<Word>,
+            words: Vec<Word<'a>>,
         }
         #[derive(Serialize)]
-        struct Raw {
-            alternatives: [Alternative; 1],
+        struct Raw<'a> {
+            alternatives: [Alternative<'a>; 1],
         }
         #[derive(Serialize)]
-        struct Payload {
-            raw: Raw,
+        struct Payload<'a> {
+            raw: Raw<'a>,
         }
         #[derive(Serialize)]
         struct Punctuated<'a> {
@@ -256,7 +256,7 @@ impl Serialize for RecognitionResult<'_> {
         struct Message<'a> {
             r#type: &'static str,
             is_final: bool,
-            payload: Payload,
+            payload: Payload<'a>,
             punctuated: Punctuated<'a>,
             user: User<'a>,
         }
@@ -269,12 +269,18 @@ impl Serialize for RecognitionResult<'_> {
             #[serde(serialize_with = "text")]
             follows: Position,
         }
-        let word = |word: &RawWord<'_>| Word {
+        let words = self.words.iter().map(|word| Word {
             word: raw(word.text),
             start_time: word.start.into(),
             end_time: word.end.into(),
-        };
-        let transcript = self.text.split_whitespace().map(raw).filter(|word| !word.is_empty()).collect::<Vec<_>>();
+        });
+        let mut transcript = String::with_capacity(self.text.len());
+        for word in self.text.split_whitespace().map(raw).filter(|word| !word.is_empty()) {
+            if !transcript.is_empty() {
+                transcript.push(' ');
+            }
+            transcript.push_str(&word);
+        }
         Frame {
             r#type: "message",
             message: Message {
@@ -282,11 +288,7 @@ impl Serialize for RecognitionResult<'_> {
                 is_final: self.is_final,
                 payload: Payload {
                     raw: Raw {
-                        alternatives: [Alternative {
-                            transcript: transcript.join(" "),
-                            confidence: self.confidence,
-                            words: self.words.iter().map(word).collect(),
-                        }],
+                        alternatives: [Alternative { transcript, confidence: self.confidence, words: words.collect() }],
                     },
                 },
                 punctuated: Punctuated { transcript: self.text },
@@ -386,8 +388,8 @@ impl Serialize for Message<'_> {
         #[serde(rename_all = "camelCase")]
         struct Word<'a> {
             word: &'a str,
-            start_time: String,
-            end_time: String,
+            start_time: Iso8601,
+            end_time: Iso8601,
         }
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
@@ -401,8 +403,8 @@ impl Serialize for Message<'_> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct Span {
-            start_time: String,
-            end_time: String,
+            start_time: Iso8601,
+            end_time: Iso8601,
             time_offset: f64,
             duration: f64,
         }
@@ -419,7 +421,7 @@ impl Serialize for Message<'_> {
             #[serde(skip_serializing_if = "Option::is_none")]
             sentiment: Option<Sentiment>,
         }
-        let at = |time: StreamTime| time.at(self.origin).iso8601();
+        let at = |time: StreamTime| Iso8601::from(time.at(self.origin));
         let words: Vec<_> = self
             .words
             .iter()
