@@ -77,7 +77,7 @@ pub(crate) struct EvalInsights {
     /// Judge the text as it is, or without punctuation and case.
     #[arg(long, value_enum, default_value_t = EvalText::AsIs)]
     pub(crate) text: EvalText,
-    /// Judge as soon as something is said, or once what follows is known; of meetings.
+    /// What of a meeting is known when an utterance is judged.
     #[arg(long, value_enum, default_value_t = EvalContext::Full)]
     pub(crate) context: EvalContext,
     /// Count only utterances of at least so many words; all are judged, and heard around others.
@@ -126,8 +126,12 @@ pub(crate) enum EvalText {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum EvalContext {
+    /// As soon as it is said.
     Live,
+    /// Six utterances either side and when they were said.
     Full,
+    /// As a conversation's subscribers are told in the end: what was said before, one utterance behind, no times.
+    Analyst,
 }
 
 /// Where configuration comes from.

@@ -22,6 +22,8 @@ use crate::cli::{EvalContext, EvalInsights, EvalTask, EvalText};
 #[cfg(feature = "recognizer")]
 use crate::{cli::Sources, config, models};
 
+/// Utterances before one that the analyst judges it by, once the next is said.
+const ANALYST_BEFORE: usize = 5;
 /// Samples that an interval comes from.
 const SAMPLES: usize = 1000;
 
@@ -227,13 +229,17 @@ fn judged(
 ) -> Vec<(usize, bool)> {
     let texts: Vec<String> = spoken.iter().map(|it| as_asked(&it.text, arguments.text)).collect();
     let mut said = Vec::with_capacity(spoken.len());
-    for meeting in labelled::meetings(spoken, &texts) {
+    for mut meeting in labelled::meetings(spoken, &texts) {
+        if arguments.context == EvalContext::Analyst {
+            meeting.iter_mut().for_each(|it| it.times = None);
+        }
         said.extend((0..meeting.len()).map(|at| {
-            let known = match arguments.context {
-                EvalContext::Live => &meeting[..=at],
-                EvalContext::Full => &meeting[..],
+            let (from, to) = match arguments.context {
+                EvalContext::Live => (0, at + 1),
+                EvalContext::Full => (0, meeting.len()),
+                EvalContext::Analyst => (at.saturating_sub(ANALYST_BEFORE), (at + 2).min(meeting.len())),
             };
-            of(&acts::judge_in(known, at)) >= 0.5
+            of(&acts::judge_in(&meeting[from..to], at - from)) >= 0.5
         }));
     }
     said.into_iter().enumerate().filter(|it| long_enough(&texts[it.0], arguments)).collect()

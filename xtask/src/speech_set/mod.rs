@@ -8,6 +8,7 @@ mod check;
 mod fetch;
 mod manifest;
 mod recipe;
+mod say;
 mod sound;
 mod synth;
 
@@ -17,6 +18,7 @@ use anyhow::{Context, Result, bail};
 
 pub use check::{Report, check};
 pub use manifest::{Encoding, Item, Kind, Manifest, Utterance, Word, load, load_from};
+pub use say::say;
 
 /// The subcommand's arguments.
 #[derive(Debug, Default, clap::Args)]
