@@ -24,7 +24,10 @@ use opentelemetry_proto::tonic::{
 use serde_json::{Value as Json, json};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status};
+use tonic::{
+    Request, Response, Status,
+    transport::{Identity, ServerTlsConfig},
+};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
@@ -70,15 +73,26 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A collector on a port of its own, until the test ends.
-async fn collector() -> Result<(Collector, String)> {
+/// A collector on a port of its own, until the test ends. It proves who it is, or speaks in clear.
+async fn collector(identity: Option<Identity>) -> Result<(Collector, String)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
+    let (address, scheme) = (listener.local_addr()?, if identity.is_some() { "https" } else { "http" });
     let collector = Collector::default();
-    let service = TraceServiceServer::new(collector.clone());
-    let serving = tonic::transport::Server::builder().add_service(service);
+    let mut server = tonic::transport::Server::builder();
+    if let Some(identity) = identity {
+        server = server.tls_config(ServerTlsConfig::new().identity(identity))?;
+    }
+    let serving = server.add_service(TraceServiceServer::new(collector.clone()));
     tokio::spawn(serving.serve_with_incoming(TcpListenerStream::new(listener)));
-    Ok((collector, format!("http://{address}")))
+    Ok((collector, format!("{scheme}://{address}")))
+}
+
+/// A certificate of this machine, and what proves that one has it.
+fn certificate() -> Result<(String, Identity)> {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
+    let pem = made.cert.pem();
+    let identity = Identity::from_pem(&pem, made.signing_key.serialize_pem());
+    Ok((pem, identity))
 }
 
 /// Somebody speaks at one gateway while somebody listens at the other. Answers what the speaker heard.
@@ -96,19 +110,25 @@ async fn meet(cluster: &mut Cluster, traceparent: &str) -> Result<Client> {
     Ok(speaker)
 }
 
-async fn cluster(endpoint: &str, ratio: &str) -> Result<Cluster> {
-    let settings = vec![
+async fn cluster(endpoint: &str, more: &[(&'static str, &str)]) -> Result<Cluster> {
+    let mut settings = vec![
         ("HEARSAY__TRACE__ENDPOINT", endpoint.to_owned()),
-        ("HEARSAY__TRACE__RATIO", ratio.to_owned()),
+        ("HEARSAY__TRACE__RATIO", "1.0".to_owned()),
         ("HEARSAY__GATEWAY__DRAIN_SPREAD", "200ms".to_owned()),
     ];
+    settings.extend(more.iter().map(|(key, value)| (*key, (*value).to_owned())));
     Cluster::with(Setup { recognizers: 1, gateways: 2, settings, ..Setup::default() }).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_trace_leads_from_audio_to_a_socket_of_another_gateway() -> Result<()> {
-    let (collector, endpoint) = collector().await?;
-    let mut cluster = cluster(&endpoint, "1.0").await?;
+    let (pem, identity) = certificate()?;
+    let folder = tempfile::tempdir()?;
+    let ca = folder.path().join("collector.pem");
+    std::fs::write(&ca, pem)?;
+    let (collector, endpoint) = collector(Some(identity)).await?;
+    let ca = ca.to_str().context("a path")?;
+    let mut cluster = cluster(&endpoint, &[("HEARSAY__TRACE__CA", ca)]).await?;
     let speaker = meet(&mut cluster, &format!("00-{TRACE}-{CALLER}-01")).await?;
     // The last spans are told in the drain.
     cluster.stop(Duration::from_secs(35)).await?;
@@ -183,27 +203,31 @@ async fn one_trace_leads_from_audio_to_a_socket_of_another_gateway() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_want_to_be_traced_is_not_and_a_dead_collector_harms_nobody() -> Result<()> {
-    let (collector, endpoint) = collector().await?;
-    let mut unwilling = cluster(&endpoint, "1.0").await?;
+async fn who_does_not_want_to_be_traced_is_not_and_a_collector_that_hangs_harms_nobody() -> Result<()> {
+    let (collector, endpoint) = collector(None).await?;
+    let mut unwilling = cluster(&endpoint, &[]).await?;
     meet(&mut unwilling, &format!("00-{TRACE}-{CALLER}-00")).await?;
     unwilling.stop(Duration::from_secs(35)).await?;
     assert!(collector.0.lock().unwrap().is_empty());
 
-    // Nobody listens there.
-    let nobody = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
-    let mut cluster = cluster(&format!("http://{nobody}"), "1.0").await?;
+    // Connections are made there, and nothing is ever answered.
+    let hung = TcpListener::bind("127.0.0.1:0").await?;
+    let little = [("HEARSAY__TRACE__QUEUE", "1"), ("HEARSAY__TRACE__TIMEOUT", "1s")];
+    let mut cluster = cluster(&format!("http://{}", hung.local_addr()?), &little).await?;
     let speaker = meet(&mut cluster, "none at all").await?;
     let health = speaker.frames.iter().find(|(_, frame)| frame["type"] == "stream_health").context("health")?;
     let trace = health.1["trace"].as_str().context("a trace")?;
     assert!(trace.len() == 32 && trace.bytes().all(|digit| digit.is_ascii_hexdigit()), "{trace}");
-    let lost = cluster.gateways[1].metric("hearsay_trace_spans_total{outcome=\"failed\"}");
-    let until = tokio::time::Instant::now() + hearsay_tests::client::PATIENCE;
-    let mut lost = lost.await?;
-    while lost == 0.0 && tokio::time::Instant::now() < until {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        lost = cluster.gateways[1].metric("hearsay_trace_spans_total{outcome=\"failed\"}").await?;
+    // What does not fit into the queue of the gateway that hears is dropped, what waited too long failed: all is counted.
+    for outcome in ["dropped", "failed"] {
+        let name = format!("hearsay_trace_spans_total{{outcome=\"{outcome}\"}}");
+        let until = tokio::time::Instant::now() + hearsay_tests::client::PATIENCE;
+        let mut lost = cluster.gateways[0].metric(&name).await?;
+        while lost == 0.0 && tokio::time::Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            lost = cluster.gateways[0].metric(&name).await?;
+        }
+        assert!(lost > 0.0, "spans that were {outcome} are counted");
     }
-    assert!(lost > 0.0, "spans that were lost are counted");
     cluster.stop(Duration::from_secs(35)).await
 }

@@ -152,9 +152,16 @@ pub fn picks(id: u64) -> bool {
 
 /// Tells a span. Never waits.
 pub fn tell(span: Span) {
-    let Some(tracer) = TRACER.get() else { return };
-    if tracer.spans.try_send(span).is_err() {
-        metrics::spans("dropped", 1);
+    if let Some(tracer) = TRACER.get() {
+        tracer.tell(span);
+    }
+}
+
+impl Tracer {
+    fn tell(&self, span: Span) {
+        if self.spans.try_send(span).is_err() {
+            metrics::spans("dropped", 1);
+        }
     }
 }
 
@@ -366,6 +373,33 @@ mod tests {
         let anchor = Anchor::drop();
         let (before, after) = (anchor.at - Duration::from_millis(3), anchor.at + Duration::from_millis(4));
         assert_eq!(anchor.nanos(after) - anchor.nanos(before), 7_000_000);
+    }
+
+    #[test]
+    fn what_finds_the_queue_full_is_dropped_and_counted() {
+        let (spans, mut queued) = mpsc::channel(3);
+        let tracer = Tracer { spans, below: 0, all: true };
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let now = Instant::now();
+        ::metrics::with_local_recorder(&recorder, || {
+            for n in 0..5 {
+                let attributes = vec![("n", Value::Count(n))];
+                tracer.tell(Span {
+                    trace: [1; 16],
+                    id: [2; 8],
+                    parent: None,
+                    name: "x",
+                    began: now,
+                    ended: now,
+                    attributes,
+                });
+            }
+        });
+        let counted = recorder.handle().render();
+        assert!(counted.contains("hearsay_trace_spans_total{outcome=\"dropped\"} 2\n"), "{counted}");
+        let kept: Vec<_> =
+            std::iter::from_fn(|| queued.try_recv().ok()).map(|span| span.attributes[0].1.clone()).collect();
+        assert_eq!(kept, [0, 1, 2].map(Value::Count), "the first come");
     }
 
     #[test]
