@@ -27,6 +27,10 @@ const LONG: &[Proof] = &[
         arguments: &["xtask", "deploy-check", "--live"],
     },
     Proof {
+        what: "every alert fires when what it watches is broken, and is resolved, through an Alertmanager",
+        arguments: &["xtask", "deploy-check", "--alerts"],
+    },
+    Proof {
         what: "the images are built, and a meeting is heard through the manifests' pods, in clear and with certificates",
         arguments: &["xtask", "image-check"],
     },

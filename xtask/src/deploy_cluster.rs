@@ -56,20 +56,31 @@ pub(crate) struct Cluster {
     program: PathBuf,
     folder: PathBuf,
     recordings: Recordings,
+    /// Of Redis.
+    max_memory: &'static str,
     pub(crate) redis_port: u16,
     ports: [u16; 3],
-    admins: [u16; 3],
+    /// Of the recognizer, the gateways, and who carries rules out.
+    admins: [u16; 4],
     pub(crate) prometheus_port: u16,
     pub(crate) redis: Option<Running>,
     pub(crate) recognizer: Option<Running>,
     pub(crate) gateways: [Option<Running>; 2],
+    actions: Option<Running>,
+    /// With rules, for gateways too.
+    config: Option<PathBuf>,
     prometheus: Option<Running>,
     /// Of gateways and recognizer, beside what a cluster needs.
     settings: Vec<(&'static str, &'static str)>,
 }
 
 impl Cluster {
-    pub(crate) fn start(program: &Path, name: &str, settings: &[(&'static str, &'static str)]) -> Result<Self> {
+    pub(crate) fn start(
+        program: &Path,
+        name: &str,
+        max_memory: &'static str,
+        settings: &[(&'static str, &'static str)],
+    ) -> Result<Self> {
         let folder = target().join(name);
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder)?;
@@ -79,13 +90,16 @@ impl Cluster {
             program: program.to_owned(),
             folder,
             recordings,
+            max_memory,
             redis_port: port()?,
             ports: [port()?, port()?, port()?],
-            admins: [port()?, port()?, port()?],
+            admins: [port()?, port()?, port()?, port()?],
             prometheus_port: port()?,
             redis: None,
             recognizer: None,
             gateways: [None, None],
+            actions: None,
+            config: None,
             prometheus: None,
             settings: settings.to_vec(),
         };
@@ -103,7 +117,7 @@ impl Cluster {
     pub(crate) fn start_redis(&mut self) -> Result<()> {
         let mut redis = Command::new(Servers::find(&target())?.redis());
         redis.args(["--port", &self.redis_port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
-        redis.args(["--maxmemory", "64mb", "--dir"]).arg(&self.folder);
+        redis.args(["--maxmemory", self.max_memory, "--dir"]).arg(&self.folder);
         self.redis = Some(Running(redis.stdout(Stdio::null()).spawn()?));
         answers(self.redis_port)
     }
@@ -119,11 +133,47 @@ impl Cluster {
         let admin = format!("127.0.0.1:{}", self.admins[index + 1]);
         let recognizer = format!("http://127.0.0.1:{}", self.ports[0]);
         let arguments = ["gateway", "--listen", &listen, "--admin", &admin, "--recognizer", &recognizer];
-        self.gateways[index] = Some(ready(self.command(&arguments))?);
+        let mut command = self.command(&arguments);
+        if let Some(config) = &self.config {
+            command.arg("--config").arg(config);
+        }
+        self.gateways[index] = Some(ready(command)?);
         Ok(())
     }
 
-    /// Scrapes all three, whether they answer or not.
+    /// What happens in one meeting is sent to `port`, and soon given up, by a process of its own; gateways hear of the rule.
+    pub(crate) fn start_actions(&mut self, meeting: &str, port: u16) -> Result<()> {
+        let secret = self.folder.join("webhook.whsec");
+        fs::write(&secret, "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n")?;
+        let config = self.folder.join("hearsay.toml");
+        let text = format!(
+            "[actions]\nallow = [\"127.0.0.0/8\"]\nretry_first = \"200ms\"\nretry_longest = \"500ms\"\ngive_up = \"2s\"\n\
+             [[actions.webhooks]]\nname = \"test\"\nurl = \"http://127.0.0.1:{port}/\"\nsecret_file = {secret:?}\n\
+             on = [\"question\", \"action_item\", \"follow_up\", \"topic\", \"entity\", \"ended\"]\nmeetings = [{meeting:?}]\n"
+        );
+        fs::write(&config, text)?;
+        let mut command = self.command(&["actions", "--admin", &format!("127.0.0.1:{}", self.admins[3])]);
+        command.arg("--config").arg(&config);
+        self.actions = Some(ready(command)?);
+        self.config = Some(config);
+        for index in 0..self.gateways.len() {
+            self.gateways[index] = None;
+            self.start_gateway(index)?;
+        }
+        Ok(())
+    }
+
+    /// What a scrape of everybody would tell.
+    pub(crate) fn exposition(&self) -> Result<String> {
+        let ask = |port: &u16| http(*port, "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        self.scraped().iter().map(ask).collect()
+    }
+
+    fn scraped(&self) -> &[u16] {
+        if self.actions.is_some() { &self.admins } else { &self.admins[..3] }
+    }
+
+    /// Scrapes all of them, whether they answer or not.
     pub(crate) fn start_prometheus(&mut self, rules: &Path, alertmanager: Option<u16>) -> Result<()> {
         let at = |port: &u16| format!("127.0.0.1:{port}");
         let mut config = json!({
@@ -134,6 +184,11 @@ impl Cluster {
                 {"job_name": "hearsay-gateway", "static_configs": [{"targets": [at(&self.admins[1]), at(&self.admins[2])]}]},
             ],
         });
+        if self.actions.is_some()
+            && let Some(jobs) = config["scrape_configs"].as_array_mut()
+        {
+            jobs.push(json!({"job_name": "hearsay-actions", "static_configs": [{"targets": [at(&self.admins[3])]}]}));
+        }
         if let Some(port) = alertmanager {
             config["alerting"] = json!({"alertmanagers": [{"static_configs": [{"targets": [at(&port)]}]}]});
         }
@@ -174,6 +229,12 @@ impl Cluster {
         let mut command = self.command(&["load", "listen", "--meeting", meeting, "--subscribers", &count]);
         command.args(["--duration", "10m", "--token", &token, "--url", &self.url(gateway)]);
         Ok(Running(command.stderr(Stdio::null()).spawn()?))
+    }
+
+    /// Words go straight to the log, without a recognizer, into the meeting `PREFIX-0`.
+    pub(crate) fn publish(&self, prefix: &str, arguments: &[&str]) -> Result<Running> {
+        let mut command = self.command(&["load", "events", "--prefix", prefix]);
+        Ok(Running(command.args(arguments).stderr(Stdio::null()).spawn()?))
     }
 
     pub(crate) fn query(&self, text: &str) -> Result<Value> {

@@ -63,7 +63,10 @@ pub(crate) fn run(arguments: &ImageCheck) -> Result<()> {
     for role in ["gateway", "recognizer"] {
         stage(&oci, role, &programs.join(role), if role == "recognizer" { &models } else { &[] })?;
         build(&oci, role)?;
+        oci.asked(&["image", "rm", "--force", &staged(role)])?;
     }
+    // Each run makes them anew, and would leave those of the run before.
+    oci.prune()?;
     for (image, most) in [(GATEWAY, GATEWAY_BYTES), (RECOGNIZER, RECOGNIZER_BYTES)] {
         let size = oci.size(image)?.saturating_sub(base);
         println!("== {image}: {:.1} MB beside a base of {:.1} MB", size as f64 / 1e6, base as f64 / 1e6);

@@ -14,15 +14,31 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::{deploy, deploy_cluster::Cluster, shell::root};
+use crate::{deploy, deploy_cluster::Cluster, deploy_sink, shell::root};
 
 /// For every query to have data; live speech goes on all the while.
 const DATA_WITHIN: Duration = Duration::from_secs(150);
+/// In the middle of what the first one says.
+const SECOND_AFTER: Duration = Duration::from_secs(20);
 const ASK_EVERY: Duration = Duration::from_secs(2);
 /// What a chart shows.
 const SHOWN: u64 = 75;
 /// Panels that show nothing but zero while all is well; so may queries that end in `or vector(0)`.
-const STILL: [&str; 5] = ["Ladder", "Draining", "What a drain waits for", "Drains", "Slow readers"];
+const STILL: [&str; 13] = [
+    "Ladder",
+    "Draining",
+    "What a drain waits for",
+    "Drains",
+    "Slow readers",
+    "Refused",
+    "Refused and repeated",
+    "Calls failed and repeated",
+    "Failures",
+    "Feeds behind",
+    "Conversations behind",
+    "Attempts",
+    "Held back",
+];
 const RECORDED: [&str; 5] = [
     "hearsay:recognizer_fill:ratio",
     "hearsay:final_seconds:p95",
@@ -32,12 +48,15 @@ const RECORDED: [&str; 5] = [
 ];
 
 pub(crate) fn check(hearsay: &Path, charts: bool) -> Result<()> {
-    let mut cluster = Cluster::start(hearsay, "deploy-live", &[])?;
+    // However slow the machine is at the moment, it takes three streams.
+    let mut cluster = Cluster::start(hearsay, "deploy-live", "64mb", &[("HEARSAY__RECOGNIZER__RATED", "8")])?;
+    cluster.start_actions("live", deploy_sink::open("204 No Content")?)?;
     cluster.start_prometheus(&root().join("deploy/prometheus/rules.yml"), None)?;
 
-    // Listeners at one gateway, speakers at the other, over and over.
+    // Listeners at one gateway, speakers at the other, over and over: one meeting in which somebody always speaks, and one
+    // that ends and begins anew.
     let _listeners = cluster.listen("live", 1, 50)?;
-    let mut speakers = [cluster.speak("live", 0)?, cluster.speak("other", 0)?];
+    let mut speakers = vec![("live", cluster.speak("live", 0)?), ("other", cluster.speak("other", 0)?)];
 
     let mut asked = deploy::expressions()?;
     asked.extend(RECORDED.map(|name| (name.to_owned(), name.to_owned())));
@@ -46,9 +65,12 @@ pub(crate) fn check(hearsay: &Path, charts: bool) -> Result<()> {
     let until = if charts { Duration::from_secs(SHOWN) } else { Duration::ZERO };
     while (!asked.is_empty() && begun.elapsed() < DATA_WITHIN) || begun.elapsed() < until {
         sleep(ASK_EVERY);
-        for speaker in &mut speakers {
+        if speakers.len() == 2 && begun.elapsed() > SECOND_AFTER {
+            speakers.push(("live", cluster.speak("live", 0)?));
+        }
+        for (meeting, speaker) in &mut speakers {
             if speaker.is_done()? {
-                *speaker = cluster.speak("live", 0)?;
+                *speaker = cluster.speak(meeting, 0)?;
             }
         }
         let mut without = Vec::new();
@@ -133,6 +155,7 @@ fn chart(cluster: &Cluster, panel: &Value, w: u64, h: u64) -> Result<String> {
             for (label, value) in series["metric"].as_object().into_iter().flatten() {
                 legend = legend.replace(&format!("{{{{{label}}}}}"), value.as_str().unwrap_or_default());
             }
+            ensure!(!legend.contains("{{"), "a series without the label of its legend: {legend}");
             let points = series["values"].as_array().into_iter().flatten();
             let points = points.filter_map(|point| Some((point[0].as_f64()?, point[1].as_str()?.parse::<f64>().ok()?)));
             let points: Vec<_> = points.filter(|(_, value)| value.is_finite()).collect();

@@ -81,6 +81,11 @@ impl Oci {
         self.with_storage(Command::new("buildah"))
     }
 
+    /// Images that later ones of the same name have replaced, of this storage only.
+    pub(crate) fn prune(&self) -> Result<()> {
+        self.asked(&["image", "prune", "--force"]).map(drop)
+    }
+
     /// What podman answers.
     pub(crate) fn asked(&self, arguments: &[&str]) -> Result<String> {
         told(self.podman().args(arguments))

@@ -12,6 +12,7 @@ mod deploy_live;
 mod deploy_metrics;
 mod deploy_oci;
 mod deploy_pods;
+mod deploy_sink;
 mod fuzz;
 mod node;
 mod redis;
@@ -54,9 +55,10 @@ enum Task {
         /// The same, and a picture of each dashboard with what was answered.
         #[arg(long)]
         charts: bool,
-        /// Also break what each alert watches, and hear from an Alertmanager that it fires and is resolved.
-        #[arg(long)]
-        alerts: bool,
+        /// Also break what each alert watches, and hear from an Alertmanager that it fires and is resolved: all of them, or
+        /// those whose names have NAME in them.
+        #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "")]
+        alerts: Option<String>,
     },
     /// Build the images and run the pods of the manifests: a meeting through them, as it is and with certificates.
     ImageCheck(deploy_images::ImageCheck),

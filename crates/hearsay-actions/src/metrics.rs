@@ -33,6 +33,13 @@ pub(crate) fn describe() {
     describe_histogram!(ATTEMPT, "Seconds of one attempt, by way.");
     describe_histogram!(DELIVERED, "Seconds from a message's cause to its delivery, by way.");
     describe_counter!(GIVEN_UP, "Messages that nothing more is tried of, by way.");
+    // What an alert counts the rise of is there before it rises: a series that begins at 1 has not risen.
+    for way in [Way::Webhook, Way::Mail] {
+        counter!(GIVEN_UP, "way" => way.name()).increment(0);
+    }
+    for what in ["following", "sending", "rule"] {
+        counter!(NO_ROOM, "what" => what).increment(0);
+    }
 }
 
 pub(crate) fn following() -> GaugeGuard {

@@ -45,6 +45,11 @@ pub fn describe() {
         "Stretches that a failover had lost and nobody kept any more: their events are gone."
     );
     describe_counter!(TOMBSTONES, "Entries read that this version cannot understand.");
+    // What an alert counts the rise of is there before it rises: a series that begins at 1 has not risen.
+    counter!(BRANCHES).increment(0);
+    for why in ["overlap", "hole", "invalid"] {
+        counter!(REFUSED, "why" => why).increment(0);
+    }
 }
 
 pub(crate) fn conversations(count: usize) {

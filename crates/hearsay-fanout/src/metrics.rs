@@ -60,6 +60,11 @@ pub fn describe() {
     describe_gauge!(CATCHUPS, "Joiners that read history.");
     describe_histogram!(FLUSH, "Time a core takes to walk the members of one flush.");
     describe_histogram!(MEMBERS, "Rows of one flush on one core.");
+    // What an alert counts the rise of is there before it rises: a series that begins at 1 has not risen.
+    for reason in ["slow", "overloaded"] {
+        counter!(CUT, "reason" => reason).increment(0);
+    }
+    gauge!(BEHIND).increment(0.0);
 }
 
 pub(crate) fn conflated(partials: u64) {

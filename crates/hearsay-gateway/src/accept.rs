@@ -136,6 +136,7 @@ impl Gateway {
     /// its streams and closes its sockets with the empty close frame, spread over [`Config::drain_spread`].
     pub fn serve(self, parts: Parts) -> Running {
         metrics::describe();
+        hearsay_fanout::describe_metrics();
         let Self { config, local_addr, sockets, tls, summarizer } = self;
         let Parts { gateway, bus, uplinks, hub, cores, auth, admin, readiness, grpc, tasks } = parts;
         let clerk: Arc<dyn Renewals> = Arc::new(Clerk { auth: auth.clone() });

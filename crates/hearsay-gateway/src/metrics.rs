@@ -61,6 +61,14 @@ pub(crate) fn describe() {
          pause, or in a word when time was up."
     );
     describe_counter!(MESSAGES_REFUSED, "Errors told to speakers, by code.");
+    // What an alert counts the rise of is there before it rises: a series that begins at 1 has not risen.
+    for reason in ["full", "draining"] {
+        counter!(CONNECTIONS_REFUSED, "reason" => reason).increment(0);
+    }
+    for reason in ["missing", "signature", "expired", "credentials"] {
+        counter!(TOKENS_REFUSED, "reason" => reason).increment(0);
+    }
+    counter!(MESSAGES_REFUSED, "code" => ErrorCode::Overloaded.name()).increment(0);
 }
 
 pub(crate) fn summarized(told: &'static str) {

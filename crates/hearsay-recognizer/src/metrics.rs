@@ -94,6 +94,15 @@ pub(crate) fn describe() {
         TRACKERS_REFUSED,
         "Trackers that are not looked for: their conversation has as many as there is room for."
     );
+    // What an alert counts the rise of is there before it rises: a series that begins at 1 has not risen.
+    for why in ["full", "overloaded"] {
+        counter!(REFUSED, "why" => why).increment(0);
+    }
+    for kind in ["final", "partial"] {
+        counter!(FAILED, "kind" => kind).increment(0);
+    }
+    counter!(PANICKED).increment(0);
+    counter!(PUBLISH_BUGS).increment(0);
 }
 
 pub(crate) fn stream_opened() -> GaugeGuard {

@@ -183,6 +183,8 @@ fn process() {
 }
 
 pub(crate) fn task_started(name: &'static str) -> GaugeGuard {
+    // An alert counts its rise: a series that begins at 1 has not risen.
+    counter!(TASKS_FAILED, "task" => name).increment(0);
     GaugeGuard::rise(gauge!(TASKS, "task" => name))
 }
 

@@ -26,6 +26,10 @@ pub(super) fn describe() {
     describe_gauge!(SUBSCRIPTIONS, "Channels this process is subscribed to.");
     describe_counter!(REPAIRED, "Channels subscribed to anew after a connection broke or a slot moved.");
     describe_counter!(CONTENDED, "Changes of a conversation's life repeated because another came first.");
+    counter!(FAILED).increment(0);
+    for why in ["moved", "broken"] {
+        counter!(REDIRECTED, "why" => why).increment(0);
+    }
 }
 
 pub(super) fn call(script: &'static str, took: Duration) {
