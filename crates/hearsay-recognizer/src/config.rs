@@ -13,7 +13,8 @@ use crate::grpc::GrpcTls;
 pub struct Config {
     /// Where gateways reach this recognizer, when it is a process of its own. Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Gateways' connections at once; more are closed. Each gateway needs one, and one more while it is replaced.
+    /// Gateways' connections at once; more are closed. Each gateway needs one, and one for each of its processors that streams
+    /// come in on; the same again while it is replaced.
     pub connections: NonZeroUsize,
     /// TLS to gateways, when it is a process of its own; absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -34,6 +34,8 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 /// HTTP/2 pings to gateways, and how long an answer may take.
 const PING_EVERY: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// Calls of one connection beside its streams: health, load, probes, and streams that are refused.
+const OTHER_CALLS: usize = 64;
 
 /// The `[recognizer.tls]` section.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -67,6 +69,8 @@ pub struct GrpcServer {
     local_addr: SocketAddr,
     tls: Option<TlsAcceptor>,
     permits: Arc<Semaphore>,
+    /// Of one connection at once: all places may be one gateway's. HTTP/2 lets the next one wait without a word.
+    calls: u32,
 }
 
 impl GrpcServer {
@@ -80,7 +84,9 @@ impl GrpcServer {
         let listen = |error| BindError::Listen { address, error };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let local_addr = listener.local_addr().map_err(listen)?;
-        Ok(Self { listener, local_addr, tls, permits: Arc::new(Semaphore::new(config.connections.get())) })
+        let permits = Arc::new(Semaphore::new(config.connections.get()));
+        let calls = u32::try_from(config.streams.get() + OTHER_CALLS).unwrap_or(u32::MAX);
+        Ok(Self { listener, local_addr, tls, permits, calls })
     }
 
     /// The address, with the port that was free when 0 was asked for.
@@ -126,7 +132,7 @@ impl GrpcServer {
             // Not work of its own: its calls are, and the drain waits for those.
             tasks.spawn_background(
                 "grpc connection",
-                connection(stream, self.tls.clone(), routes.clone(), tasks.clone(), held),
+                connection(stream, self.tls.clone(), self.calls, routes.clone(), tasks.clone(), held),
             );
         }
     }
@@ -135,13 +141,14 @@ impl GrpcServer {
 async fn connection(
     stream: TcpStream,
     tls: Option<TlsAcceptor>,
+    calls: u32,
     routes: Routes,
     tasks: Tasks,
     _held: (OwnedSemaphorePermit, GaugeGuard),
 ) {
-    let Some(tls) = tls else { return serve(stream, routes, tasks).await };
+    let Some(tls) = tls else { return serve(stream, calls, routes, tasks).await };
     match timeout(HANDSHAKE, tls.accept(stream)).await {
-        Ok(Ok(stream)) => serve(stream, routes, tasks).await,
+        Ok(Ok(stream)) => serve(stream, calls, routes, tasks).await,
         Ok(Err(error)) => {
             metrics::not_connected("tls");
             tracing::warn!(%error, "a TLS handshake failed");
@@ -150,12 +157,13 @@ async fn connection(
     }
 }
 
-async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, routes: Routes, tasks: Tasks) {
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, calls: u32, routes: Routes, tasks: Tasks) {
     let drain = tasks.drain();
     let serving = hyper::server::conn::http2::Builder::new(OnTasks(tasks))
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT)
+        .max_concurrent_streams(calls)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes.prepare()));
     tokio::select! {
         served = serving => if let Err(error) = served {

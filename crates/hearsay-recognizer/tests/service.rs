@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use hearsay_bus::{Batch, Body, Bus, Claim, Delivery, Limits, MemoryBus, Proposal, Read, SystemClock};
@@ -11,12 +11,12 @@ use hearsay_protocol::{
     MeetingKey, ParticipantId, Position, PublisherId, Restart, Seen, StreamId, StreamTime,
     event::{Ephemeral, Final, Participant, Redaction, SpeakerConfig, StreamStarted},
 };
-use hearsay_recognizer::{Config, LadderConfig, Recognizer};
+use hearsay_recognizer::{Config, GrpcServer, LadderConfig, Recognizer};
 use hearsay_rpc::{
     Ack, Marker, MarkerKind, Open, Request, Response, SignalKind,
     v1::{self, recognizer_client::RecognizerClient},
 };
-use hearsay_runtime::{HumanDuration, Tasks};
+use hearsay_runtime::{HumanDuration, Readiness, Tasks};
 use hearsay_speech::{
     codec::encode,
     engine::{
@@ -40,6 +40,7 @@ struct World {
     memory: MemoryBus,
     key: ConversationKey,
     channel: Channel,
+    recognizer: Recognizer,
     tasks: Tasks,
 }
 
@@ -71,7 +72,7 @@ impl World {
         });
         drop(tasks.spawn_background("grpc", async { serve.await.unwrap() }));
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
-        Self { bus, memory, key, channel, tasks }
+        Self { bus, memory, key, channel, recognizer, tasks }
     }
 
     async fn claim(&self, stream: u128) -> Claim {
@@ -511,6 +512,26 @@ async fn streams_over_capacity_are_refused_until_there_is_room() {
         }
     };
     timeout(PATIENCE, admitted).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_places_may_be_one_connections() {
+    let config = Config {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        streams: const { NonZeroUsize::new(210).unwrap() },
+        rated: 210,
+        ..Config::default()
+    };
+    let server = GrpcServer::bind(&config).await.unwrap();
+    let address = server.local_addr();
+    let mut world = World::start(config, ScriptedEngine::default()).await;
+    server.serve(&world.recognizer, &Readiness::new(), &world.tasks);
+    world.channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+    let mut calls = Vec::new();
+    for stream in 1..=210 {
+        let call = world.call(world.open(stream).await);
+        calls.push(timeout(PATIENCE, call).await.unwrap_or_else(|_| panic!("stream {stream} waits")).unwrap());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
