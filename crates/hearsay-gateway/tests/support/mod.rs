@@ -32,6 +32,7 @@ use tokio_tungstenite::{
         protocol::{CloseFrame, frame::coding::CloseCode},
     },
 };
+use tonic::service::Routes;
 use uuid::Uuid;
 
 /// Longer than anything here takes.
@@ -73,7 +74,15 @@ impl House {
     }
 
     async fn on(bus: Arc<dyn Bus>, config: Config) -> Self {
-        let tasks = Tasks::new();
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_serving::<RecognizerServer<Scripted>>().await;
+        let recognizer = RecognizerServer::new(Scripted { bus: Arc::clone(&bus) });
+        let routes = Routes::new(recognizer).add_service(health_service);
+        Self::heard_by(routes, bus, config, Tasks::new()).await
+    }
+
+    /// With another recognizer than the scripted one.
+    pub(crate) async fn heard_by(routes: Routes, bus: Arc<dyn Bus>, config: Config, tasks: Tasks) -> Self {
         let app = App::generate(|bytes| bytes.copy_from_slice(&Uuid::new_v4().as_bytes().repeat(4)));
         let keys = Keys::new(b"0123456789abcdef0123456789abcdef").unwrap();
         let auth = Auth::new(keys, vec![(app.clone(), AccountId::dev())], Duration::from_secs(86_400));
@@ -85,10 +94,6 @@ impl House {
         let admin = Admin::new(readiness.clone(), hearsay_runtime::metrics::install());
         let bound = Gateway::bind(config, &cores).unwrap();
         let address = bound.local_addr();
-        let (health, health_service) = tonic_health::server::health_reporter();
-        health.set_serving::<RecognizerServer<Scripted>>().await;
-        let recognizer = RecognizerServer::new(Scripted { bus: Arc::clone(&bus) });
-        let routes = tonic::service::Routes::new(recognizer).add_service(health_service);
         let uri = format!("http://{address}").parse().unwrap();
         let uplinks = Uplinks::start(Default::default(), vec![uri], Arc::clone(&bus), &tasks).unwrap();
         bound.serve(Parts {
