@@ -61,7 +61,8 @@ pub fn binary(build: Build) -> Result<PathBuf> {
     static BUILT: OnceLock<std::result::Result<(), String>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
         let mut cargo = std::process::Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--package", "hearsay", "--manifest-path"]);
+        // Says so when another build is waited for.
+        cargo.args(["build", "--package", "hearsay", "--manifest-path"]);
         cargo.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
         if release {
             cargo.arg("--release");

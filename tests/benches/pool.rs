@@ -6,7 +6,7 @@
 //! * `overload [TIMES]`: more streams than the recognizer is rated at.
 //! * `streams COUNT [SHARE] [PARTIALS] [SECONDS] [half]`: live streams on one processor, all else on the other; `half` when
 //!   that is half of what it hears well.
-//! * `relay [STREAMS] [SECONDS]`: what a gateway's processor time is to a plain TCP relay's.
+//! * `relay [STREAMS] [SECONDS] [PARTIALS]`: what a gateway's processor time is to a plain TCP relay's; `none` for finals only.
 
 use std::time::Duration;
 
@@ -45,7 +45,10 @@ fn main() -> Result<()> {
             let half = arguments.get(5).is_some_and(|argument| argument == "half");
             runtime()?.block_on(streams(number(1, 10.0)? as usize, number(2, SHARE)?, partial, number(4, 60.0)?, half))
         }
-        Some("relay") => runtime()?.block_on(relay::measure(number(1, 40.0)? as usize, number(2, 30.0)?)),
+        Some("relay") => {
+            let partial = arguments.get(3).map_or("1s", String::as_str);
+            runtime()?.block_on(relay::measure(number(1, 40.0)? as usize, number(2, 30.0)?, partial))
+        }
         Some("relay-process") => relay::run(arguments.get(1).context("where to")?),
         Some(other) => bail!("say `faults`, `kills`, `overload`, `streams` or `relay`, not {other:?}"),
         // As `cargo test --all-targets` calls it.
@@ -94,6 +97,15 @@ fn voices(count: usize, seconds: f64, share: f64, forms: &[&'static str]) -> Res
             Voice::of_clips(forms[n % forms.len()], mine, share, lead, seconds)
         })
         .collect()
+}
+
+/// How often what is said is shown before it is final; `none`: longer than any utterance.
+fn partials(every: &str) -> [(&'static str, String); 2] {
+    let (first, every) = if every == "none" { ("10s", "10s") } else { ("500ms", every) };
+    [
+        ("HEARSAY__RECOGNIZER__SEGMENT__PARTIAL", every.to_owned()),
+        ("HEARSAY__RECOGNIZER__SEGMENT__FIRST_PARTIAL", first.to_owned()),
+    ]
 }
 
 fn rated(streams: usize) -> (&'static str, String) {
@@ -315,10 +327,7 @@ async fn say_all_timed(cluster: &Cluster, voices: &[Voice]) -> Result<Vec<(Heard
 
 async fn streams(count: usize, share: f64, partial: &str, seconds: f64, half: bool) -> Result<()> {
     // More than are ever measured, so that nothing is refused.
-    let mut settings = vec![rated(64)];
-    let without = partial == "none";
-    settings.push(("HEARSAY__RECOGNIZER__SEGMENT__PARTIAL", if without { "10s" } else { partial }.to_owned()));
-    settings.push(("HEARSAY__RECOGNIZER__SEGMENT__FIRST_PARTIAL", if without { "10s" } else { "500ms" }.to_owned()));
+    let settings = partials(partial).into_iter().chain([rated(64)]).collect();
     let setup = Setup { recognizers: 1, gateways: 1, settings, recognizers_on: Some(0) };
     let cluster = Cluster::with(setup).await?;
     let voices = voices(count, seconds, share, &["linear16"])?;
@@ -411,7 +420,8 @@ mod relay {
     /// How long the last acknowledgements may take.
     const REST: Duration = Duration::from_secs(20);
 
-    /// Reads from each connection and writes to one of its own to `address`, on one thread as the gateway's cores are.
+    /// Reads from each connection and writes to one of its own to `address`, on one thread as each of the gateway's cores is.
+    /// For each frame it waits once, reads once and writes once: no relay does less.
     pub(super) fn run(address: &str) -> Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
@@ -424,9 +434,9 @@ mod relay {
                 relayed.spawn(async move {
                     let mut far = TcpStream::connect(address).await?;
                     far.set_nodelay(true)?;
-                    let mut frame = vec![0; FRAME];
-                    while near.read_exact(&mut frame).await.is_ok() {
-                        far.write_all(&frame).await?;
+                    let mut frames = vec![0; 1 << 16];
+                    while let Ok(read @ 1..) = near.read(&mut frames).await {
+                        far.write_all(&frames[..read]).await?;
                     }
                     anyhow::Ok(())
                 });
@@ -434,8 +444,9 @@ mod relay {
         })
     }
 
-    pub(super) async fn measure(streams: usize, seconds: f64) -> Result<()> {
-        let settings = vec![rated(1_000), ("HEARSAY__RECOGNIZER__STREAMS", "1000".to_owned())];
+    pub(super) async fn measure(streams: usize, seconds: f64, partial: &str) -> Result<()> {
+        let many = [rated(1_000), ("HEARSAY__RECOGNIZER__STREAMS", "1000".to_owned())];
+        let settings = partials(partial).into_iter().chain(many).collect();
         let cluster = Cluster::with(Setup { recognizers: 1, gateways: 1, settings, ..Setup::default() }).await?;
         let sink = TcpListener::bind("127.0.0.1:0").await?;
         let mut sinking = tokio::task::JoinSet::new();
@@ -497,8 +508,8 @@ mod relay {
         let after = (cpu_seconds(gateway)?, cpu_seconds(relay_pid)?, cluster.gateways[0].metric(acknowledged).await?);
         let (own, plain) = ((after.0 - before.0) * 1e3 / sent, (after.1 - before.1) * 1e3 / sent);
         println!(
-            "{streams} streams, {sent:.0} MB in {seconds} s, {:.0} MB acknowledged: gateway {own:.2} ms of CPU a MB, plain TCP \
-             relay {plain:.2} ms: {:.2} times",
+            "{streams} streams, partials {partial}, {sent:.0} MB in {seconds} s, {:.0} MB acknowledged: gateway {own:.2} ms of CPU \
+             a MB, plain TCP relay {plain:.2} ms: {:.2} times",
             (after.2 - before.2) / 1e6,
             own / plain
         );

@@ -30,11 +30,11 @@ use hearsay_protocol::{
     client::{ClientError, ClientMessage, Extension, Secret, StartRequest},
     event::{ConfigChanged, Participant, SpeakerConfig, StreamEnd, StreamEnded, StreamStarted, Tracker},
 };
-use hearsay_runtime::trace;
+use hearsay_runtime::{Alarm, trace};
 use hearsay_uplink::{Events, OpenError, StreamSpec, StreamTrace, Uplink, UplinkError, UplinkEvent};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval, interval_at, timeout},
 };
 use uuid::Uuid;
 
@@ -235,10 +235,14 @@ impl Connection {
         let renewal = self.shared.config.resume_renewal.get();
         let mut renewals = interval_at(Instant::now() + renewal, renewal);
         renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Each message puts the silence off.
+        let mut alarm = Alarm::default();
         while !self.session.is_closed() {
             let silence = if pinged { self.shared.config.silence } else { self.shared.config.ping_every };
             let silent_at = heard + silence.get();
             let wants_input = self.session.wants_input();
+            let tick_at = self.session.deadline().map(Instant::from_std);
+            let silent_at = Some(silent_at).filter(|at| wants_input && tick_at.is_none_or(|tick| *at < tick));
             let input = tokio::select! {
                 message = incoming.next(), if wants_input => {
                     (heard, pinged) = (Instant::now(), false);
@@ -286,9 +290,10 @@ impl Connection {
                     drained = true;
                     Input::Drain { until: until.into_std() }
                 }
-                () = sleep_until(self.session.deadline().map_or_else(far, Instant::from_std)) => Input::Tick,
-                () = sleep_until(silent_at), if wants_input => {
-                    if pinged {
+                () = alarm.rings(silent_at.or(tick_at).unwrap_or_else(far)) => {
+                    if silent_at.is_none() {
+                        Input::Tick
+                    } else if pinged {
                         Input::Lost
                     } else {
                         pinged = true;

@@ -57,7 +57,10 @@ const UNREAD: Duration = Duration::from_secs(10);
 /// Things said that wait for the commit under way.
 const TODO: usize = 64;
 
+/// How often it is looked at whether the ladder moved, and how many times of those the rest is told, too: the uplink tells
+/// its client every five seconds, and each answer wakes a gateway.
 const HEALTH: Duration = Duration::from_secs(1);
+const HEALTH_TOLD: u32 = 3;
 
 /// What every call needs.
 pub(crate) struct Service {
@@ -342,6 +345,7 @@ impl Stay {
         let mut announcing: Pending<Result<(), Status>> = None;
         let mut health = interval(HEALTH);
         health.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = (0..HEALTH_TOLD).cycle();
         let drain = self.tasks.drain();
         let mut handover: Option<Instant> = None;
         // Nothing is said before it is known what has to be hidden.
@@ -406,7 +410,7 @@ impl Stay {
                     let message = format!("the conversation's log could not be read for {:?}", self.log_patience);
                     return Err(Status::unavailable(message));
                 }
-                _ = health.tick() => self.tell_health(true).await?,
+                _ = health.tick() => self.tell_health(looks.next() == Some(0)).await?,
                 () = self.responses.closed() => return Ok(Ended::Gone),
                 () = drain.cancelled(), if handover.is_none() => handover = Some(Instant::now() + self.handover),
                 () = until(handover) => {}

@@ -2,6 +2,7 @@
 //! that configuration is written in. Knows nothing of conversations; every other crate may use it.
 
 pub mod admin;
+mod alarm;
 mod human;
 pub mod logs;
 pub mod metrics;
@@ -10,6 +11,7 @@ mod tasks;
 pub mod trace;
 
 pub use admin::{Admin, Condition, Readiness, serve_admin};
+pub use alarm::Alarm;
 pub use human::{HumanBytes, HumanDuration, HumanError};
 pub use logs::{LogConfig, LogFormat};
 pub use metrics::{GaugeGuard, MetricsHandle};

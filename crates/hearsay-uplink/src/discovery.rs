@@ -56,7 +56,7 @@ impl Place {
     /// The recognizer at this address; connects when it is first asked.
     pub(crate) fn worker(&self, at: SocketAddr) -> Result<Arc<Worker>, TlsError> {
         let (address, endpoint) = self.endpoint(at)?;
-        Ok(Worker::new(address, endpoint.connect_lazy(), self.of, at))
+        Ok(Worker::new(address, endpoint, self.of, at))
     }
 
     fn port(&self) -> u16 {
@@ -74,7 +74,6 @@ impl Place {
             .connect_timeout(self.config.open.get())
             .http2_keep_alive_interval(self.config.ping_every.get())
             .keep_alive_timeout(self.config.ping_timeout.get())
-            .keep_alive_while_idle(true)
             .tcp_nodelay(true);
         Ok((address, endpoint))
     }

@@ -23,9 +23,10 @@ use hearsay_rpc::{
     Ack, Health, Marker, MarkerKind, Open, Request, Response,
     v1::{self, recognizer_client::RecognizerClient},
 };
+use hearsay_runtime::Alarm;
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -142,6 +143,8 @@ pub(crate) struct Driver {
     finals: Arc<AtomicU64>,
     finals_before: u64,
     tracing: Option<Box<Tracing>>,
+    /// For all that is due some time: each chunk puts most of it off.
+    alarm: Alarm,
     _open: OpenStream,
 }
 
@@ -274,6 +277,7 @@ impl Driver {
             finals: Arc::clone(&finals),
             finals_before: 0,
             tracing,
+            alarm: Alarm::default(),
             _open: OpenStream::new(),
         };
         Ok((driver, Opened { origin, first, format, behind, finals, commands, ending, events, finished }))
@@ -308,18 +312,14 @@ impl Driver {
         // What waits when the end is asked for is bounded by the channel.
         let room = self.ends.is_some() || (self.ring.has_room() && !self.share.is_spent());
         let takes = !self.closing && room;
-        let times = Times {
-            begins: self.ends.is_none(),
-            deadline: self.deadline(),
-            muted: self.muted_at(),
-            health: self.health_due,
-        };
+        let begins = self.ends.is_none();
         match place {
             Place::At(mut call) => {
                 let stuck = (self.ring.fill() > STUCK_FILL).then(|| self.progress.max(self.placed) + STUCK);
                 let unsent = self.ring.unsent().is_some() && !call.requests.is_closed();
                 let ask = (self.progress.elapsed() < ASKS && self.asking.is_none())
                     .then(|| self.progress.max(self.asked) + ASK);
+                let times = self.times([(ask, Due::Ask), (stuck, Due::Stuck)]);
                 let response = tokio::select! {
                     command = self.commands.recv(), if takes => {
                         self.take(command);
@@ -334,31 +334,32 @@ impl Driver {
                     }
                     response = call.responses.message() => Some(response),
                     () = self.events.ready() => None,
-                    () = until(ask) => {
-                        self.ask();
-                        None
-                    }
                     answer = answer(&mut self.asking) => {
                         self.asking = None;
                         // Every other answer is given to what the recognizer publishes, too.
                         matches!(answer, Ok(true)).then(|| Err(Status::data_loss("history branched in a silence")))
                     }
-                    () = until(stuck) => {
-                        tracing::warn!(recognizer = call.worker.address, "recognizer covers nothing: moving its stream");
-                        call.worker.failed();
-                        return self.elsewhere(Fault::Own);
-                    }
-                    due = due(&mut self.ending, &times) => {
+                    due = due(&mut self.ending, begins, &mut self.alarm, times) => {
+                        if let Due::Stuck = due {
+                            let recognizer = &call.worker.address;
+                            tracing::warn!(recognizer, "recognizer covers nothing: moving its stream");
+                            call.worker.failed();
+                            return self.elsewhere(Fault::Own);
+                        }
                         self.due(due)?;
                         None
                     }
                 };
                 match response {
                     Some(response) => self.answered(call, response),
-                    None => Ok(Place::At(call)),
+                    None => {
+                        self.pour(&call);
+                        Ok(Place::At(call))
+                    }
                 }
             }
             Place::Moving { since, mut attempt, wait } => {
+                let times = self.times([(None, Due::Again); 2]);
                 tokio::select! {
                     command = self.commands.recv(), if takes => self.take(command),
                     (keeper, result) = &mut attempt => {
@@ -366,20 +367,36 @@ impl Driver {
                         return self.placed(since, wait, result);
                     }
                     () = self.events.ready() => {}
-                    due = due(&mut self.ending, &times) => self.due(due)?,
+                    due = due(&mut self.ending, begins, &mut self.alarm, times) => self.due(due)?,
                 }
                 Ok(Place::Moving { since, attempt, wait })
             }
             Place::Waiting { since, until: again, wait } => {
+                let times = self.times([(Some(again), Due::Again), (None, Due::Again)]);
                 tokio::select! {
                     command = self.commands.recv(), if takes => self.take(command),
-                    () = sleep_until(again) => return self.moving(since, wait),
                     () = self.events.ready() => {}
-                    due = due(&mut self.ending, &times) => self.due(due)?,
+                    due = due(&mut self.ending, begins, &mut self.alarm, times) => {
+                        if let Due::Again = due {
+                            return self.moving(since, wait);
+                        }
+                        self.due(due)?;
+                    }
                 }
                 Ok(Place::Waiting { since, until: again, wait })
             }
         }
+    }
+
+    /// What is due next, and when: of every place, and of the present one.
+    fn times(&self, more: [(Option<Instant>, Due); 2]) -> (Instant, Due) {
+        let mut next = (self.health_due, Due::Health);
+        for (at, due) in [(self.deadline(), Due::Over), (self.muted_at(), Due::Muted)].into_iter().chain(more) {
+            if let Some(at) = at.filter(|at| *at < next.0) {
+                next = (at, due);
+            }
+        }
+        next
     }
 
     /// Asks the log whether it still has what was published last.
@@ -412,6 +429,9 @@ impl Driver {
                 self.ring.mark(MarkerKind::Finalize(MUTE.to_owned()));
             }
             Due::Health => self.tell_health(),
+            Due::Ask => self.ask(),
+            // Said by the place itself.
+            Due::Stuck | Due::Again => {}
             Due::Over => {
                 let (_, patience) = self.ends.unwrap_or((Instant::now(), ABANDONED));
                 return Err(finished(UplinkError::Stalled(patience)));
@@ -468,6 +488,15 @@ impl Driver {
                 self.closing = true;
                 self.ring.mark(MarkerKind::End);
             }
+        }
+    }
+
+    /// Hands over what there is room for.
+    fn pour(&mut self, call: &Call) {
+        while self.ring.unsent().is_some()
+            && let Ok(permit) = call.requests.try_reserve()
+        {
+            self.send(permit);
         }
     }
 
@@ -725,7 +754,7 @@ impl Placing {
         let first = Request::Open(Box::new(open)).into();
         // There is room: the channel is new.
         requests.try_send(first).map_err(|_| Status::internal("a new channel has no room"))?;
-        let mut client = RecognizerClient::new(worker.channel.clone());
+        let mut client = RecognizerClient::new(worker.streams());
         let mut call = tonic::Request::new(ReceiverStream::new(outgoing));
         if let Some(traceparent) = &self.traceparent {
             call.metadata_mut().insert("traceparent", traceparent.clone());
@@ -756,6 +785,7 @@ async fn answer(asking: &mut Option<Asking>) -> Result<bool, Error> {
 }
 
 /// What time, or the handle, asks for.
+#[derive(Clone, Copy)]
 enum Due {
     /// No more audio comes.
     Ending,
@@ -765,24 +795,25 @@ enum Due {
     Health,
     /// The end has taken too long.
     Over,
+    /// The log is to be asked.
+    Ask,
+    /// The recognizer covers nothing.
+    Stuck,
+    /// The next recognizer is to be tried.
+    Again,
 }
 
-/// When something is due.
-struct Times {
-    /// The end was not asked for yet.
+/// `begins`: the end was not asked for yet.
+async fn due(
+    ending: &mut watch::Receiver<Option<Duration>>,
     begins: bool,
-    deadline: Option<Instant>,
-    muted: Option<Instant>,
-    health: Instant,
-}
-
-async fn due(ending: &mut watch::Receiver<Option<Duration>>, times: &Times) -> Due {
+    alarm: &mut Alarm,
+    (at, next): (Instant, Due),
+) -> Due {
     tokio::select! {
         // An error says that the handle was dropped, which is an end too.
-        _ = ending.changed(), if times.begins => Due::Ending,
-        () = until(times.deadline) => Due::Over,
-        () = until(times.muted) => Due::Muted,
-        () = sleep_until(times.health) => Due::Health,
+        _ = ending.changed(), if begins => Due::Ending,
+        () = alarm.rings(at) => next,
     }
 }
 
@@ -872,13 +903,6 @@ impl Outgoing {
                 return;
             }
         }
-    }
-}
-
-async fn until(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => sleep_until(instant).await,
-        None => std::future::pending().await,
     }
 }
 

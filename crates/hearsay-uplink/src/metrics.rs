@@ -1,6 +1,8 @@
 //! Every metric of this crate.
 
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use std::sync::OnceLock;
+
+use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 const RECEIVED: &str = "hearsay_uplink_audio_received_bytes_total";
 const ACKNOWLEDGED: &str = "hearsay_uplink_audio_acknowledged_bytes_total";
@@ -35,11 +37,13 @@ pub(crate) fn describe() {
 }
 
 pub(crate) fn received(bytes: usize) {
-    counter!(RECEIVED).increment(bytes as u64);
+    static HANDLE: OnceLock<Counter> = OnceLock::new();
+    HANDLE.get_or_init(|| counter!(RECEIVED)).increment(bytes as u64);
 }
 
 pub(crate) fn acknowledged(bytes: usize) {
-    counter!(ACKNOWLEDGED).increment(bytes as u64);
+    static HANDLE: OnceLock<Counter> = OnceLock::new();
+    HANDLE.get_or_init(|| counter!(ACKNOWLEDGED)).increment(bytes as u64);
 }
 
 pub(crate) fn replayed(bytes: usize) {
@@ -47,7 +51,8 @@ pub(crate) fn replayed(bytes: usize) {
 }
 
 pub(crate) fn ring_bytes(bytes: usize) {
-    gauge!(RING).set(bytes as f64);
+    static HANDLE: OnceLock<Gauge> = OnceLock::new();
+    HANDLE.get_or_init(|| gauge!(RING)).set(bytes as f64);
 }
 
 pub(crate) fn ring_limit(bytes: usize) {

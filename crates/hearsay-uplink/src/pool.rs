@@ -10,7 +10,7 @@
 //! A host's name stands for every address it has, looked up again and again ([`crate::discovery`]): recognizers come and go.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
     net::SocketAddr,
     sync::{
@@ -23,8 +23,14 @@ use std::{
 use hearsay_protocol::MeetingKey;
 use hearsay_rpc::v1::{self, capacity_client::CapacityClient};
 use hearsay_runtime::Tasks;
-use tokio::time::{Instant, sleep_until, timeout};
-use tonic::{Code, Streaming, transport::Channel};
+use tokio::{
+    runtime::{self, Handle},
+    time::{Instant, sleep_until, timeout},
+};
+use tonic::{
+    Code, Streaming,
+    transport::{Channel, Endpoint},
+};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use crate::{
@@ -54,7 +60,11 @@ pub struct Pool {
 /// One recognizer.
 pub(crate) struct Worker {
     pub(crate) address: String,
-    pub(crate) channel: Channel,
+    /// Asked for its health and load; always connected.
+    channel: Channel,
+    /// What carries streams: a connection for each runtime they run on.
+    endpoint: Endpoint,
+    channels: Mutex<HashMap<runtime::Id, Channel>>,
     /// Which configured recognizer it is one of, and its address there.
     of: usize,
     at: SocketAddr,
@@ -68,9 +78,19 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(address: String, channel: Channel, of: usize, at: SocketAddr) -> Arc<Self> {
+    /// Connects when it is first asked. Inside a runtime.
+    pub(crate) fn new(address: String, endpoint: Endpoint, of: usize, at: SocketAddr) -> Arc<Self> {
         let [well, doubted, gone] = [const { AtomicBool::new(false) }; 3];
-        Arc::new(Self { address, channel, of, at, well, doubted, load: Mutex::default(), gone })
+        let channel = endpoint.clone().keep_alive_while_idle(true).connect_lazy();
+        let (channels, load) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { address, channel, endpoint, channels, of, at, well, doubted, load, gone })
+    }
+
+    /// The connection that streams of this runtime share. On its thread audio goes from a client's socket to the
+    /// recognizer's without waking another one, which costs as much as all else that is done for it.
+    pub(crate) fn streams(&self) -> Channel {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        channels.entry(Handle::current().id()).or_insert_with(|| self.endpoint.connect_lazy()).clone()
     }
 
     /// A stream failed here: no other is placed here before it has proved that it hears.
@@ -259,7 +279,6 @@ async fn told(watched: &mut Option<Streaming<v1::Load>>) -> Option<Load> {
 #[cfg(test)]
 mod tests {
     use hearsay_protocol::{AccountId, MeetingId};
-    use tonic::transport::Endpoint;
 
     use super::*;
 
@@ -267,8 +286,8 @@ mod tests {
         let workers = (0..count)
             .map(|n| {
                 let address = format!("http://127.0.0.{}:50051", n + 1);
-                let channel = Endpoint::from_shared(address.clone()).unwrap().connect_lazy();
-                let worker = Worker::new(address, channel, n, format!("127.0.0.{}:50051", n + 1).parse().unwrap());
+                let endpoint = Endpoint::from_shared(address.clone()).unwrap();
+                let worker = Worker::new(address, endpoint, n, format!("127.0.0.{}:50051", n + 1).parse().unwrap());
                 worker.well.store(true, Ordering::Relaxed);
                 worker
             })
@@ -295,6 +314,21 @@ mod tests {
         let had = before.iter().filter(|address| **address == lost.address).count();
         assert_eq!(moved, had, "only the lost one's meetings move");
         assert!((10..45).contains(&had), "meetings are spread: {had} of 100");
+    }
+
+    #[tokio::test]
+    async fn streams_share_a_connection_with_those_of_their_runtime_only() {
+        let worker = pool(1).workers().swap_remove(0);
+        let connections = |worker: &Worker| {
+            worker.streams();
+            worker.channels.lock().unwrap().len()
+        };
+        assert_eq!([connections(&worker), connections(&worker)], [1, 1]);
+        let core = std::thread::spawn(move || {
+            let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { [connections(&worker), connections(&worker)] })
+        });
+        assert_eq!(core.join().unwrap(), [2, 2]);
     }
 
     #[tokio::test]
