@@ -278,10 +278,10 @@ fn onnx_runtime_understands_the_same() {
     let (mut decoder, mut beside) = (engine.decoder(), engine.decoder());
     let utterances = recording.utterances();
     // Two threads on one session, in the middle of each other's utterances.
+    let all = |decoder: &mut dyn Decoder| -> Vec<Transcript> {
+        utterances.iter().map(|it| recording.decode(decoder, it.clone(), Kind::Final, &[])).collect()
+    };
     std::thread::scope(|scope| {
-        let all = |decoder: &mut dyn Decoder| -> Vec<Transcript> {
-            utterances.iter().map(|it| recording.decode(decoder, it.clone(), Kind::Final, &[])).collect()
-        };
         let other = scope.spawn(|| all(&mut *beside));
         assert_eq!(all(&mut *decoder), other.join().expect("no panic"));
     });
