@@ -53,9 +53,28 @@ async fn live_speech_shows_partials_that_their_finals_replace() -> Result<()> {
     let server = Server::start(Build::Test, &[]).await?;
     let (samples, rate) = wav(&recordings.beckett)?;
     let mut speaker = Client::connect(&server, "/v1/realtime/insights/live").await?;
-    speaker.begin("Ana", rate, json!({})).await?;
+    let asks = json!({"config": {
+        "speechRecognition": {"encoding": "LINEAR16", "sampleRateHertz": rate},
+        "timezoneOffset": 60,
+        "entities": [{"customType": "Motto", "value": "Beckett", "text": "fail better"}],
+    }});
+    speaker.begin("Ana", rate, asks).await?;
     speaker.speak(&samples, rate, Duration::from_millis(100)).await?;
+    speaker.send_json(json!({"type": "finalize", "id": "all"})).await?;
+    speaker.until("all of it on the log", |frame| frame["type"] == "finalized").await?;
+    // What is asked for by now is looked for in what was said.
+    let trackers = json!([{"name": "Failure", "vocabulary": ["ever failed"]}]);
+    speaker.send_json(json!({"type": "update_request", "trackers": trackers})).await?;
+    let tracked = speaker.until("what a tracker finds", |frame| frame["type"] == "tracker_response").await?;
     speaker.stop().await?;
+    let of = |kind: &str| speaker.frames.iter().map(|it| &it.1).find(|frame| frame["type"] == kind).cloned();
+    let message = of("message_response").context("a message")?;
+    assert_eq!(message["messages"][0]["metadata"]["timezoneOffset"], 60);
+    let found = &tracked["trackers"][0]["matches"][0];
+    assert_eq!((&tracked["trackers"][0]["name"], &found["value"]), (&json!("Failure"), &json!("ever failed")));
+    let entity = of("entity_response").context("an entity")?["entities"][0].clone();
+    assert_eq!((&entity["type"], &entity["subType"]), (&json!("custom"), &json!("Motto")), "{entity}");
+    assert_eq!(entity["matches"][0]["detectedValue"], "Beckett");
     let said: Vec<_> =
         speaker.frames.iter().filter_map(|(at, frame)| hearsay_tests::client::Said::of(*at, frame)).collect();
     assert!(said.iter().any(|said| !said.is_final), "no partial came");

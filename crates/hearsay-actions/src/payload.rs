@@ -98,6 +98,7 @@ impl Inferred {
         let (name, value) = match &insight.body {
             InsightBody::Tracker { tracker, value } => (Some(tracker.clone()), Some(value.clone())),
             InsightBody::Entity { kind, value } => (Some(kind.clone()), Some(value.clone())),
+            InsightBody::Intent { intent } => (Some(intent.clone()), None),
             _ => (None, None),
         };
         let person = |who: &Arc<Participant>| Person::of(who);

@@ -295,6 +295,7 @@ impl From<&hearsay_protocol::event::Insight> for RecordedInsight {
         let (name, value) = match &insight.body {
             InsightBody::Tracker { tracker, value } => (Some(tracker.clone()), Some(value.clone())),
             InsightBody::Entity { kind, value } => (Some(kind.clone()), Some(value.clone())),
+            InsightBody::Intent { intent } => (Some(intent.clone()), None),
             _ => (None, None),
         };
         Self {

@@ -24,9 +24,9 @@ use hearsay_bus::{
     follow::{Follower, Step, gap_reason},
 };
 use hearsay_protocol::{
-    CloseCode, ConversationKey, Epoch, Event, Offset, Position, StreamId, Timestamp, UtteranceId,
+    CloseCode, ConversationKey, Epoch, Event, Offset, ParticipantId, Position, StreamId, Timestamp, UtteranceId,
     client::ErrorCode,
-    event::{Ephemeral, Partial},
+    event::{Ephemeral, Partial, Warning},
     wire,
 };
 use hearsay_runtime::GaugeGuard;
@@ -114,10 +114,16 @@ struct Group {
     link: Arc<GroupLink>,
     /// Rows on each core.
     rows: Vec<u32>,
-    outboxes: HashMap<MemberId, Outbox>,
+    outboxes: HashMap<MemberId, Seat>,
     /// Events not shown since the members last heard a position.
     filtered: u32,
     heard_at: Instant,
+}
+
+struct Seat {
+    outbox: Outbox,
+    /// Who speaks there.
+    speaker: Option<ParticipantId>,
 }
 
 impl Group {
@@ -453,7 +459,10 @@ impl Feed {
                 }
                 Class::Partial { stream: partial.stream, utterance: partial.utterance }
             }
-            Ephemeral::Speaking { .. } | Ephemeral::Analytics(_) | Ephemeral::History(_) => Class::Fleeting,
+            Ephemeral::Speaking { .. } | Ephemeral::Analytics(_) | Ephemeral::History(_) | Ephemeral::Tracked(_) => {
+                Class::Fleeting
+            }
+            Ephemeral::Warning(warning) => return self.warn(warning),
             Ephemeral::Listeners { .. } => return,
         };
         let follows = self.position();
@@ -466,6 +475,16 @@ impl Feed {
                 output.events[1] += 1;
                 output.piece(class);
             }
+        }
+    }
+
+    /// Tells one speaker only, wherever that one has a socket here.
+    fn warn(&self, warning: &Warning) {
+        let seats = self.groups.values().flat_map(|group| group.outboxes.values());
+        let concerned = seats.filter(|seat| seat.speaker == Some(warning.participant));
+        let bytes = view::render_warning(warning);
+        for seat in concerned {
+            seat.outbox.offer(bytes.clone(), Class::Control);
         }
     }
 
@@ -506,7 +525,7 @@ impl Feed {
             metrics::events_to_outboxes(durable_events * group.outboxes.len(), ephemerals * group.outboxes.len());
             let mut start = 0;
             for &(end, class) in &output.pieces {
-                for outbox in group.outboxes.values() {
+                for Seat { outbox, .. } in group.outboxes.values() {
                     outbox.offer_since(bytes.slice(start..end), class, output.since);
                     metrics::delivered_to_outbox(end - start);
                 }
@@ -575,7 +594,7 @@ impl Feed {
             if !audience.listens || group.is_empty() {
                 continue;
             }
-            for outbox in group.outboxes.values() {
+            for Seat { outbox, .. } in group.outboxes.values() {
                 outbox.close(CloseCode::Normal, "the meeting ended");
             }
             for core in self.hub.cores.iter() {
@@ -691,8 +710,8 @@ impl Feed {
 
     fn see(&mut self, member: MemberId, audience: Audience) {
         let found = self.groups.values_mut().find_map(|group| group.outboxes.remove(&member));
-        if let Some(outbox) = found {
-            self.group(audience).outboxes.insert(member, outbox);
+        if let Some(seat) = found {
+            self.group(audience).outboxes.insert(member, seat);
             self.groups.retain(|_, group| !group.is_empty());
         }
     }
@@ -847,7 +866,7 @@ impl Feed {
     async fn enter(&mut self, joiner: Joiner, prelude: Vec<u8>, from: Option<Position>) {
         let position = self.position();
         let bytes = Bytes::from(prelude);
-        let Joiner { sink, audience, reply, .. } = joiner;
+        let Joiner { sink, audience, speaker, reply, .. } = joiner;
         let ended = self.ended && audience.listens;
         self.seat(&sink);
         let group = self.group(audience);
@@ -859,7 +878,7 @@ impl Feed {
                 core.post(Post::Enter { row, link, bytes, from, reaches: Some(position) }).await;
             }
             Sink::Outbox(member, outbox) => {
-                group.outboxes.insert(member, outbox.clone());
+                group.outboxes.insert(member, Seat { outbox: outbox.clone(), speaker });
                 self.catching_up.remove(&Who::Outbox(member));
                 outbox.offer(bytes, Class::Durable { reaches: position });
             }
@@ -954,7 +973,7 @@ impl Feed {
             }
         }
         for group in self.groups.values() {
-            for outbox in group.outboxes.values() {
+            for Seat { outbox, .. } in group.outboxes.values() {
                 outbox.close_with(error_frame.clone(), code, reason);
             }
             for core in self.hub.cores.iter() {

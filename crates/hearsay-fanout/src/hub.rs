@@ -5,7 +5,7 @@ use std::{net::TcpStream, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use hearsay_bus::Bus;
-use hearsay_protocol::{CloseCode, ConversationKey, GatewayId, MeetingKey, Position};
+use hearsay_protocol::{CloseCode, ConversationKey, GatewayId, MeetingKey, ParticipantId, Position};
 use hearsay_runtime::Tasks;
 use rustix::net::SendFlags;
 use tokio::{
@@ -33,6 +33,7 @@ pub struct Hub {
 /// A speaker's place in a conversation.
 pub struct Join {
     pub key: ConversationKey,
+    pub speaker: ParticipantId,
     pub view: View,
     pub opted: Opted,
     /// What follows this position is sent first; beats `history`.
@@ -113,6 +114,7 @@ impl Hub {
             Joiner {
                 sink: Sink::Outbox(id, join.sink.clone()),
                 audience: Audience { view: join.view, opted: opted(join.opted, join.since), listens: false },
+                speaker: Some(join.speaker),
                 since: join.since,
                 history: join.history,
                 from_start: false,
@@ -140,8 +142,15 @@ impl Hub {
         let audience = Audience { view, opted: opted(wants, since), listens: true };
         let owner = self.inner.lobby(&meeting);
         let link = Arc::new(GroupLink { id: self.inner.group(), owner });
-        let joiner =
-            move |row| Joiner { sink: Sink::Row(row), audience, since, history, from_start: false, reply: None };
+        let joiner = move |row| Joiner {
+            sink: Sink::Row(row),
+            audience,
+            speaker: None,
+            since,
+            history,
+            from_start: false,
+            reply: None,
+        };
         let attach = Attach { socket, leftover, session, good_for, permit, link, joiner: Box::new(joiner) };
         if let Err(Post::Attach(attach)) = self.inner.cores.core(core).try_post(Post::Attach(Box::new(attach))) {
             // A burst larger than the queue: refused early and honestly.
@@ -161,6 +170,7 @@ impl Hub {
         let joiner = Joiner {
             sink: Sink::Outbox(id, sink.clone()),
             audience: Audience { view, opted: opted(wants, since), listens: true },
+            speaker: None,
             since,
             history,
             from_start: false,

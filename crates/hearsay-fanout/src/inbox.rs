@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hearsay_bus::{Seen, Tail};
-use hearsay_protocol::{MeetingKey, Position};
+use hearsay_protocol::{MeetingKey, ParticipantId, Position};
 use tokio::sync::{Notify, oneshot};
 
 use crate::{Audience, Outbox, snapshot::Picture};
@@ -83,6 +83,8 @@ impl Sink {
 pub(crate) struct Joiner {
     pub(crate) sink: Sink,
     pub(crate) audience: Audience,
+    /// Who speaks there; none: it only listens.
+    pub(crate) speaker: Option<ParticipantId>,
     pub(crate) since: Option<Position>,
     pub(crate) history: History,
     /// Waited when the conversation opened: sees it from its first event.

@@ -166,7 +166,7 @@ impl Picture {
                 }
                 InsightBody::Topic { .. } => (&mut topics, "topic", None, None),
                 InsightBody::Tracker { .. } => (&mut trackers, "tracker", None, None),
-                InsightBody::Entity { .. } => continue,
+                InsightBody::Entity { .. } | InsightBody::Intent { .. } => continue,
             };
             let text = match &insight.body {
                 InsightBody::Topic { phrase: name, .. } | InsightBody::Tracker { tracker: name, .. } => name,

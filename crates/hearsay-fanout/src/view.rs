@@ -11,7 +11,8 @@ use bytes::Bytes;
 use hearsay_bus::{Body, Entry};
 use hearsay_protocol::{
     ConversationId, Epoch, Event, Offset, Position, Sentence,
-    event::{Ephemeral, Final, Insight, InsightBody, Partial, Participant, SpeakerConfig},
+    client::ErrorCode,
+    event::{Ephemeral, Final, Insight, InsightBody, Partial, Participant, SpeakerConfig, Warning},
     sentences,
     wire::{self, InsightType, Place, User},
 };
@@ -37,6 +38,9 @@ impl InsightTypes {
     pub const ACTION_ITEM: Self = Self(2);
     pub const FOLLOW_UP: Self = Self(4);
     pub const TOPIC: Self = Self(8);
+    /// Of these clients know no message but that of the telephony dialect.
+    pub const INTENT: Self = Self(16);
+    /// All that stock clients have events for.
     pub const ALL: Self = Self(15);
 
     /// By the names clients give them; unknown ones are left out. Topics come with any other, for the clients written in
@@ -48,6 +52,7 @@ impl InsightTypes {
                 "action_item" => Self::ACTION_ITEM.0,
                 "follow_up" => Self::FOLLOW_UP.0,
                 "topic" => Self::TOPIC.0,
+                "intent" => Self::INTENT.0,
                 _ => 0,
             }
         });
@@ -68,6 +73,12 @@ pub struct View {
     threshold: u16,
     pub sentiment: bool,
     pub entities: bool,
+    /// Entities that speakers named, also without all others.
+    things: bool,
+    /// Minutes east of UTC.
+    timezone_offset: i16,
+    /// Also what trackers find in utterances that still go on.
+    interim_trackers: bool,
     /// `view=all`: every durable position, also of internal and filtered events.
     pub unfiltered: bool,
 }
@@ -81,6 +92,9 @@ impl View {
             threshold: 0,
             sentiment: false,
             entities: true,
+            things: true,
+            timezone_offset: 0,
+            interim_trackers: false,
             unfiltered: false,
         }
     }
@@ -93,6 +107,9 @@ impl View {
             threshold: 0,
             sentiment: config.sentiment,
             entities: config.detect_entities,
+            things: !config.entities.is_empty(),
+            timezone_offset: config.timezone_offset_min.clamp(-1_440, 1_440) as i16,
+            interim_trackers: config.tracker_interim_results,
             unfiltered: false,
         }
         .with_threshold(config.confidence_threshold)
@@ -114,13 +131,18 @@ impl View {
     /// Hidden from this reader. A revision or retraction is shown whatever its confidence: an earlier one may stand on
     /// the reader's screen.
     pub(crate) fn hides(&self, insight: &Insight) -> bool {
-        let wanted = match insight.body {
+        let wanted = match &insight.body {
             InsightBody::Question => self.insights.holds(InsightTypes::QUESTION),
             InsightBody::ActionItem { .. } => self.insights.holds(InsightTypes::ACTION_ITEM),
             InsightBody::FollowUp { .. } => self.insights.holds(InsightTypes::FOLLOW_UP),
             InsightBody::Topic { .. } => self.insights.holds(InsightTypes::TOPIC),
-            InsightBody::Entity { .. } => self.entities,
+            InsightBody::Entity { kind, .. } => {
+                self.entities || self.things && InsightBody::custom_type(kind).is_some()
+            }
             InsightBody::Tracker { .. } => true,
+            InsightBody::Intent { .. } => {
+                self.dialect == Dialect::Telephony || self.insights.holds(InsightTypes::INTENT)
+            }
         };
         let confident = insight.confidence * 1_000.0 >= f32::from(self.threshold) - 0.5;
         !wanted || !(confident || insight.revision > 0 || insight.retracted)
@@ -258,7 +280,9 @@ fn put_final(spoken: &Final, entry: &Entry, scene: &Scene, audience: &Audience, 
     for (at, Sentence { id, text, start, end, words }) in sentences(spoken).into_iter().enumerate() {
         let words = words.iter().map(raw_word).collect();
         let sentiment = spoken.sentiment.get(at).copied().filter(|_| audience.view.sentiment);
-        messages.push(wire::Message { id, from: who, text, origin: spoken.origin, start, end, words, sentiment });
+        let timezone_offset = audience.view.timezone_offset;
+        let origin = spoken.origin;
+        messages.push(wire::Message { id, from: who, text, origin, start, end, words, sentiment, timezone_offset });
     }
     let position = scene.position(entry.offset);
     frame::put_json(&wire::MessageResponse { messages, sequence: entry.sequence, position }, out);
@@ -299,6 +323,7 @@ fn insight_text(insight: &Insight, sequence: u64, position: Position) -> String 
         InsightBody::Topic { phrase, root_words } => wire::topic_response(inferred, phrase, root_words),
         InsightBody::Tracker { tracker, value } => wire::tracker_response(inferred, tracker, value),
         InsightBody::Entity { kind, value } => wire::entity_response(inferred, kind, value),
+        InsightBody::Intent { intent } => wire::intent_response(inferred, intent, from),
     }
 }
 
@@ -318,9 +343,25 @@ pub fn render_ephemeral(ephemeral: &Ephemeral, follows: Position, audience: &Aud
         Ephemeral::History(known) if audience.opted.history => {
             frame::put_text(&wire::history(known, follows), &mut out);
         }
-        Ephemeral::Speaking { .. } | Ephemeral::Listeners { .. } | Ephemeral::Analytics(_) | Ephemeral::History(_) => {}
+        Ephemeral::Tracked(found) if audience.view.interim_trackers => {
+            frame::put_text(&wire::tracker_so_far(found, follows), &mut out);
+        }
+        Ephemeral::Speaking { .. }
+        | Ephemeral::Listeners { .. }
+        | Ephemeral::Analytics(_)
+        | Ephemeral::History(_)
+        | Ephemeral::Tracked(_)
+        // Only whom it concerns is told, see [`render_warning`].
+        | Ephemeral::Warning(_) => {}
     }
     (!out.is_empty()).then(|| out.into())
+}
+
+/// What one member alone is told.
+pub(crate) fn render_warning(it: &Warning) -> Bytes {
+    let mut out = Vec::new();
+    frame::put_text(&wire::error(ErrorCode::TooLarge, &it.details, None), &mut out);
+    out.into()
 }
 
 fn put_partial(partial: &Partial, follows: Position, audience: &Audience, out: &mut Vec<u8>) {
@@ -350,6 +391,7 @@ mod tests {
         EventId, GatewayId, ParticipantId, PublisherId, StreamId, StreamTime, Timestamp, UtteranceId,
         event::{
             ConfigChanged, EndReason, Ended, Evidence, SpokenWord, Started, StreamEnd, StreamEnded, StreamStarted,
+            Tracked,
         },
     };
     use serde_json::Value;
@@ -468,6 +510,7 @@ mod tests {
             InsightBody::Topic { phrase: "we".to_owned(), root_words: vec![] },
             InsightBody::Tracker { tracker: "Us".to_owned(), value: "we".to_owned() },
             InsightBody::Entity { kind: "person".to_owned(), value: "we".to_owned() },
+            InsightBody::Intent { intent: "question".to_owned() },
         ];
         let mut events = vec![
             Event::Started(Started { at: Timestamp(1), title: "t".to_owned() }),
@@ -528,7 +571,8 @@ mod tests {
         let both = ["presence joined position 17", "presence left position 17"];
         assert_eq!(shown_to(&presence), [&both[..], &captions, &end, &insights].concat());
         let phone = [captions[0], "transcript_response  follows 16", captions[1]];
-        assert_eq!(shown_to(&telephony), [&phone[..], &end, &insights].concat());
+        let intents = ["intent_response  position 17"];
+        assert_eq!(shown_to(&telephony), [&phone[..], &end, &insights, &intents].concat());
         // No insights asked for; trackers are shown to everybody. The end is its connection's to tell.
         assert_eq!(shown_to(&speaker), [&captions[..], &insights[4..5]].concat());
     }
@@ -559,6 +603,34 @@ mod tests {
         let rendered = render(&tombstone, &scene(), &audience);
         assert_eq!(frames(&rendered.bytes)[0]["kind"], "unknown");
         assert!(render(&tombstone, &scene(), &listener()).filtered);
+    }
+
+    #[test]
+    fn readers_are_told_of_their_clock_and_of_trackers_as_they_asked() {
+        let config =
+            SpeakerConfig { timezone_offset_min: -420, tracker_interim_results: true, ..SpeakerConfig::default() };
+        let asked = Audience { view: View::speaker(&config), listens: false, ..listener() };
+        let offset = |audience: &Audience| {
+            let rendered = render(&entry(Event::Final(Arc::new(spoken()))), &scene(), audience);
+            frames(&rendered.bytes)[1]["messages"][0]["metadata"]["timezoneOffset"].clone()
+        };
+        assert_eq!((offset(&asked), offset(&listener())), ((-420).into(), 0.into()));
+        let found = Tracked {
+            utterance: UtteranceId(Uuid::from_u128(6)),
+            tracker: "Boats".to_owned(),
+            value: "boat".to_owned(),
+            text: "A boat".to_owned(),
+            start: 2,
+            end: 6,
+        };
+        let (found, follows) = (Ephemeral::Tracked(Arc::new(found)), scene().position(Offset(3)));
+        let frame = &frames(&render_ephemeral(&found, follows, &asked).unwrap())[0];
+        assert_eq!((&frame["isFinal"], &frame["trackers"][0]["name"]), (&false.into(), &"Boats".into()));
+        assert_eq!(frame["trackers"][0]["matches"][0]["messageRefs"][0]["offset"], 2);
+        assert_eq!(render_ephemeral(&found, follows, &listener()), None);
+        let warning = Warning { participant: ana().id, details: "too many".to_owned() };
+        assert_eq!(frames(&render_warning(&warning))[0]["message"]["details"], "too many");
+        assert_eq!(render_ephemeral(&Ephemeral::Warning(Arc::new(warning)), follows, &asked), None);
     }
 
     #[test]

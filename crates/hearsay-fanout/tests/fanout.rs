@@ -11,7 +11,10 @@ use hearsay_fanout::{
     CoreSet, FanoutConfig, History, Hub, Join, JoinError, ListenOutbox, Listening, Opted, Outbox, OutboxLimits,
     Outgoing, View,
 };
-use hearsay_protocol::{ConversationKey, Event, EventId, GatewayId, Position};
+use hearsay_protocol::{
+    ConversationKey, Event, EventId, GatewayId, ParticipantId, Position,
+    event::{Ephemeral, Warning},
+};
 use hearsay_runtime::Tasks;
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
@@ -173,9 +176,14 @@ impl House {
     }
 
     async fn join(&self, key: &ConversationKey) -> (hearsay_fanout::Member, Reader) {
+        self.join_as(key, 1).await
+    }
+
+    async fn join_as(&self, key: &ConversationKey, speaker: u128) -> (hearsay_fanout::Member, Reader) {
         let (outbox, outgoing) = Outbox::new(PATIENT);
         let join = Join {
             key: key.clone(),
+            speaker: ParticipantId(Uuid::from_u128(speaker)),
             view: View::listener(),
             opted: Opted::default(),
             since: None,
@@ -184,6 +192,24 @@ impl House {
         };
         let member = self.hub.join(join).await.unwrap();
         (member, Reader { outgoing, outbox, unread: Vec::new(), _listening: None })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_concerns_one_speaker_is_told_to_that_one_only() {
+    let house = house();
+    let key = house.bus.start("weekly");
+    let (_ana, mut ana) = house.join(&key).await;
+    let (_ben, mut ben) = house.join_as(&key, 2).await;
+    let mut listener = house.listen("weekly", wants());
+    listener.expect(&["conversation_created"]).await;
+    let warning = Warning { participant: ParticipantId(Uuid::from_u128(2)), details: "too many".to_owned() };
+    house.bus.announce_to(&key, Ephemeral::Warning(Arc::new(warning)));
+    let told = ben.json().await;
+    assert_eq!((&told["message"]["code"], &told["message"]["details"]), (&"too_large".into(), &"too many".into()));
+    house.bus.announce_to(&key, saying(1, 1, "Shall"));
+    for other in [&mut ana, &mut ben, &mut listener] {
+        other.expect(&["partial Shall after 1"]).await;
     }
 }
 
@@ -548,6 +574,7 @@ async fn a_conversation_that_does_not_exist_is_refused() {
     let (outbox, _outgoing) = Outbox::new(OutboxLimits::default());
     let join = Join {
         key,
+        speaker: ParticipantId(Uuid::from_u128(1)),
         view: View::listener(),
         opted: Opted::default(),
         since: None,

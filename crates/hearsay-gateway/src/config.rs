@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use hearsay_protocol::event::Tracker;
+use hearsay_protocol::{
+    client::{MAX_TRACKER_PHRASES, MAX_TRACKERS},
+    event::Tracker,
+};
 use hearsay_runtime::HumanDuration;
 
 use crate::{origin, summarizer::SummaryConfig, tls::TlsFiles};
@@ -101,9 +104,6 @@ impl From<&AccountTracker> for Tracker {
     }
 }
 
-/// Trackers of an account, and phrases of each: as many as a client may ask for by itself.
-const TRACKERS: usize = 500;
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -167,11 +167,11 @@ impl Config {
         if self.resume_renewal.get() < Duration::from_secs(1) {
             return Err("gateway.resume_renewal must be at least 1s: each renewal is a message".to_owned());
         }
-        let too_large = self.trackers.iter().any(|it| it.name.is_empty() || it.vocabulary.len() > TRACKERS);
-        if self.trackers.len() > TRACKERS || too_large {
+        let too_large = self.trackers.iter().any(|it| it.name.is_empty() || it.vocabulary.len() > MAX_TRACKER_PHRASES);
+        if self.trackers.len() > MAX_TRACKERS || too_large {
             return Err(format!(
-                "gateway.trackers are too many, have too many phrases or no name; {TRACKERS} trackers of {TRACKERS} phrases \
-                 are accepted"
+                "gateway.trackers are too many, have too many phrases or no name; {MAX_TRACKERS} trackers of \
+                 {MAX_TRACKER_PHRASES} phrases are accepted"
             ));
         }
         if let Some(summary) = &self.summary {

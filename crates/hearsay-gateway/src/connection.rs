@@ -568,6 +568,7 @@ impl Connection {
         let query = &self.speaker.query;
         let join = Join {
             key: live.key.clone(),
+            speaker: live.started.participant.id,
             view,
             opted,
             since: query.since.filter(|_| first),

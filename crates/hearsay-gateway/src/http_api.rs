@@ -346,8 +346,7 @@ async fn conversation<B>(
         Part::ActionItems => records::action_items(&record),
         Part::FollowUps => records::follow_ups(&record),
         Part::Insights => records::insights(&record),
-        // What an utterance intends told as an insight.
-        Part::Intents => json!({ "intents": [] }),
+        Part::Intents => records::intents(&record),
         Part::Entities => records::entities(&record),
         Part::Trackers => records::trackers(&record),
         Part::Analytics => records::analytics(&record),

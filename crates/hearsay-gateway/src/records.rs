@@ -9,7 +9,7 @@ use hearsay_conversation::{
     Conversation, Record, RecordedEvidence, RecordedInsight, RecordedMember, RecordedMessage, SUMMARY_WORDS, Sending,
     Talk, summary as choose,
 };
-use hearsay_protocol::{ConversationId, ConversationKey, Seen, Timestamp, wire::Sentiment};
+use hearsay_protocol::{ConversationId, ConversationKey, Seen, Timestamp, event::InsightBody, wire::Sentiment};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -156,6 +156,27 @@ pub(crate) fn insights(record: &Record) -> Value {
     json!({ "insights": insights.collect::<Vec<_>>() })
 }
 
+/// `GET …/intents`: what each sentence is said for, as far as that was told while it was.
+pub(crate) fn intents(record: &Record) -> Value {
+    let intent = |it: &RecordedInsight| {
+        let evidence = it
+            .evidence
+            .iter()
+            .map(|RecordedEvidence(message, start, end)| json!({ "messageId": message, "start": start, "end": end }));
+        json!({
+            "id": it.id,
+            "intent": it.name,
+            "text": it.text,
+            "score": score(it),
+            "messageIds": message_ids(it),
+            "messageReference": it.evidence.first().map(|first| json!({ "id": first.0 })),
+            "evidence": evidence.collect::<Vec<_>>(),
+            "from": from(record, it.from),
+        })
+    };
+    json!({ "intents": of_kind(record, "intent").map(intent).collect::<Vec<_>>() })
+}
+
 /// `GET …/entities`: each value once, with every place where it was said, in the older shape and the newer one.
 pub(crate) fn entities(record: &Record) -> Value {
     let said = Said::of(record);
@@ -170,16 +191,21 @@ pub(crate) fn entities(record: &Record) -> Value {
     }
     let entity = |(it, messages): (&RecordedInsight, Vec<Value>)| {
         let kind = it.name.as_deref().unwrap_or_default();
+        let custom = InsightBody::custom_type(kind);
         let value = it.value.as_deref().unwrap_or(&it.text);
-        json!({
-            "type": kind,
-            "subType": kind,
-            "category": if kind == "custom" { "Custom" } else { "General" },
+        let mut entity = json!({
+            "type": if custom.is_some() { "custom" } else { kind },
+            "subType": custom.unwrap_or(kind),
+            "category": if custom.is_some() { "Custom" } else { "General" },
             "value": value,
             "text": it.text,
             "messageRefs": messages,
             "matches": [{ "detectedValue": value, "messageRefs": messages }],
-        })
+        });
+        if let Some(custom) = custom {
+            entity["customType"] = custom.into();
+        }
+        entity
     };
     json!({ "entities": entities.into_iter().map(entity).collect::<Vec<_>>() })
 }
@@ -476,6 +502,13 @@ mod tests {
                 "Friday",
                 InsightBody::Entity { kind: "date".to_owned(), value: "2026-03-13".to_owned() },
             ),
+            found(
+                &first,
+                (14, 18),
+                "boat",
+                InsightBody::Entity { kind: "custom:Vessel".to_owned(), value: "Ada".to_owned() },
+            ),
+            found(&second, (0, 16), "A boat, why not?", InsightBody::Intent { intent: "question".to_owned() }),
         ];
         let entry = |(index, event)| Entry {
             offset: Offset(index as u64 + 1),
@@ -518,8 +551,20 @@ mod tests {
         assert_eq!(matched["messageRefs"][1]["offset"], 2);
         assert_eq!(matched["insightRefs"].as_array().unwrap().len(), 3);
 
-        let entity = &entities(&record)["entities"][0];
-        assert_eq!((entity["type"].as_str(), entity["value"].as_str()), (Some("date"), Some("2026-03-13")));
+        let intents = intents(&record);
+        assert_eq!(texts(&intents["intents"]), ["A boat, why not?"]);
+        let intent = &intents["intents"][0];
+        assert_eq!((intent["intent"].as_str(), intent["from"]["name"].as_str()), (Some("question"), Some("Bob")));
+        assert_eq!((intent["messageIds"].as_array().unwrap().len(), &intent["evidence"][0]["end"]), (1, &json!(16)));
+
+        let entities = entities(&record);
+        let of = |kind: &str| {
+            entities["entities"].as_array().unwrap().iter().find(|it| it["type"] == kind).cloned().unwrap()
+        };
+        let custom = of("custom");
+        assert_eq!((&custom["customType"], &custom["value"]), (&json!("Vessel"), &json!("Ada")));
+        let entity = of("date");
+        assert_eq!(entity["value"], "2026-03-13");
         assert_eq!(entity["messageRefs"], entity["matches"][0]["messageRefs"]);
         assert_eq!(topics(&record), json!({ "topics": [] }));
         assert_eq!(members(&record)["members"][1]["name"], "Bob");

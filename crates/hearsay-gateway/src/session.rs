@@ -27,6 +27,7 @@ use hearsay_protocol::{
     event::{SpeakerConfig, StreamEnd, Tracker},
 };
 use hearsay_uplink::{Health, Signal, SignalKind, UplinkError, UplinkEvent};
+use jiff::tz::TimeZone;
 
 use crate::request::Source;
 
@@ -628,6 +629,13 @@ impl Session {
         };
         if let Some(details) = missing {
             return self.refuse(ClientError::new(ErrorCode::Forbidden, details), effects);
+        }
+        if let Some(name) = start.config.time_zone.as_deref().filter(|name| TimeZone::get(name).is_err()) {
+            let details = format!(
+                "hearsay.timeZone {name:?} is not known; the IANA name of a time zone, for instance Europe/Berlin, is \
+                 accepted"
+            );
+            return self.refuse(ClientError::new(ErrorCode::InvalidRequest, details), effects);
         }
         let back = match &mut self.phase {
             Phase::Open { since } => Back::Open { since: *since },

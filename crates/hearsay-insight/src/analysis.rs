@@ -10,7 +10,10 @@ use std::{
 
 use hearsay_protocol::{
     EventId, Sentence, StreamId,
-    event::{Event, Evidence, Final, Insight, InsightBody, Participant, SpeakerConfig, Tracker},
+    event::{
+        CustomEntity, Event, Evidence, Final, Insight, InsightBody, Partial, Participant, SpeakerConfig, Tracked,
+        Tracker,
+    },
     sentences,
 };
 use uuid::Uuid;
@@ -22,11 +25,15 @@ use crate::{
     meaning::{Meaning, Vector},
     text,
     topics::{Topic, Topics},
-    watch::{Hit, How, Watch},
+    watch::{self, Hit, How, Watch},
 };
 
 /// People looked for by name; who comes later is not.
 const ROSTER: usize = 256;
+/// Things looked for by name, of all speakers together.
+pub const MOST_ENTITIES: usize = 2_048;
+/// Trackers of a conversation, of all speakers together.
+pub const MOST_TRACKERS: usize = watch::TRACKERS;
 /// Entities of one sentence.
 const ENTITIES: usize = 32;
 /// Tracker matches of one sentence.
@@ -62,11 +69,13 @@ pub struct Analysis {
     streams: HashMap<StreamId, SpeakerConfig>,
     /// What any speaker asked for.
     wanted: Wanted,
+    /// Somebody asked for what is named: things of their own, and all else.
     entities: bool,
+    detects: bool,
     deeds: Deeds,
     watch: Watch,
-    /// Trackers for which there was no room, since it was last asked.
-    refused: usize,
+    things: Vec<CustomEntity>,
+    refused: Refused,
     said: VecDeque<Said>,
     /// Characters of `said`.
     characters: usize,
@@ -79,6 +88,13 @@ pub struct Analysis {
     counted: (usize, usize),
     /// Somebody asked for insights of any kind: those who do are told topics, too.
     topical: bool,
+}
+
+/// What was asked for, and for which there was no room.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Refused {
+    pub trackers: usize,
+    pub entities: usize,
 }
 
 struct Said {
@@ -118,9 +134,27 @@ impl Analysis {
         texts
     }
 
-    /// Trackers for which there was no room, since this was last asked.
-    pub fn refused(&mut self) -> usize {
+    /// For what there was no room, since this was last asked.
+    pub fn refused(&mut self) -> Refused {
         std::mem::take(&mut self.refused)
+    }
+
+    /// What trackers find by their words in an utterance that still goes on; nothing when nobody asked for that.
+    #[must_use]
+    pub fn so_far(&self, partial: &Partial) -> Vec<Tracked> {
+        if !self.streams.values().any(|it| it.tracker_interim_results) {
+            return Vec::new();
+        }
+        let of = hearsay_protocol::UtteranceId::sentence;
+        let one = One { message: of(partial.utterance, 0), from: &partial.participant, text: &partial.text };
+        let found = one.matches(self.watch.find_all(&partial.text, None, MEANT, AS_NEAR, None)).into_iter();
+        let tracked = |it: Insight| {
+            let InsightBody::Tracker { tracker, value } = it.body else { return None };
+            let at = it.evidence.first()?;
+            let (utterance, text) = (partial.utterance, partial.text.clone());
+            Some(Tracked { utterance, tracker, value, text, start: at.start, end: at.end })
+        };
+        found.filter_map(tracked).take(MATCHES).collect()
     }
 
     /// What follows from the next event of the log, in order. Without `meaning`, trackers find their words only: do so for
@@ -133,7 +167,10 @@ impl Analysis {
             }
             Event::ConfigChanged(changed) => self.configure(changed.stream, changed.config.clone(), meaning),
             Event::StreamEnded(ended) => {
-                self.streams.remove(&ended.stream);
+                let gone = self.streams.remove(&ended.stream);
+                if gone.is_some_and(|it| !it.entities.is_empty()) {
+                    self.collect();
+                }
                 self.watch.ask(ended.stream, &[], self.sentences);
                 self.reckon();
                 Vec::new()
@@ -153,7 +190,38 @@ impl Analysis {
             None if many => return,
             None => self.people.push(Arc::clone(who)),
         }
-        self.names = Names::new(self.people.iter().map(|it| it.name.as_deref().unwrap_or_default()), &[]);
+        self.name();
+    }
+
+    fn name(&mut self) {
+        self.names = Names::new(self.people.iter().map(|it| it.name.as_deref().unwrap_or_default()), &self.things);
+    }
+
+    /// The things that anybody asks for, each once: those that are looked for stay, others come while there is room.
+    /// Answers for how many there is none.
+    fn collect(&mut self) -> usize {
+        let mut streams: Vec<_> = self.streams.iter().filter(|it| !it.1.entities.is_empty()).collect();
+        streams.sort_by_key(|it| it.0.0);
+        let mut asked: HashSet<&CustomEntity> = streams.iter().flat_map(|it| &it.1.entities).collect();
+        let before = self.things.len();
+        self.things.retain(|it| asked.remove(it));
+        let mut news = before != self.things.len();
+        let mut refused = 0;
+        for thing in streams.into_iter().flat_map(|it| &it.1.entities) {
+            if !asked.remove(thing) {
+                continue;
+            }
+            if self.things.len() < MOST_ENTITIES {
+                self.things.push(thing.clone());
+                news = true;
+            } else {
+                refused += 1;
+            }
+        }
+        if news {
+            self.name();
+        }
+        refused
     }
 
     fn configure(
@@ -163,10 +231,14 @@ impl Analysis {
         meaning: Option<&dyn Meaning>,
     ) -> Vec<Insight> {
         let list: Vec<Tracker> = std::mem::take(&mut config.trackers);
-        self.streams.insert(stream, config);
+        let things = config.entities.clone();
+        let before = self.streams.insert(stream, config);
+        if before.map(|it| it.entities).unwrap_or_default() != things {
+            self.refused.entities += self.collect();
+        }
         self.reckon();
         let taken = self.watch.ask(stream, &list, self.sentences);
-        self.refused += taken.refused;
+        self.refused.trackers += taken.refused;
         if taken.fresh.is_empty() {
             return Vec::new();
         }
@@ -192,9 +264,14 @@ impl Analysis {
     fn reckon(&mut self) {
         let asks = |kind: &str| self.streams.values().any(|it| it.insight_types.iter().any(|it| it == kind));
         self.topical |= self.streams.values().any(|it| !it.insight_types.is_empty());
-        self.wanted =
-            Wanted { questions: asks("question"), actions: asks("action_item"), follow_ups: asks("follow_up") };
-        self.entities = self.streams.values().any(|it| it.detect_entities);
+        self.wanted = Wanted {
+            questions: asks("question"),
+            actions: asks("action_item"),
+            follow_ups: asks("follow_up"),
+            intents: self.topical,
+        };
+        self.detects = self.streams.values().any(|it| it.detect_entities);
+        self.entities = self.streams.values().any(|it| it.detect_entities || !it.entities.is_empty());
     }
 
     fn hear(&mut self, spoken: &Final, meaning: Option<&dyn Meaning>) -> Vec<Insight> {
@@ -229,8 +306,11 @@ impl Analysis {
         sentence: &Sentence<'_>,
         next: Option<Neighbour<'_>>,
     ) -> Vec<Insight> {
-        let east = self.streams.get(&spoken.stream).map_or(0, |it| it.timezone_offset_min);
-        let zone = Zone::minutes(east).unwrap_or_default();
+        let zone = self.streams.get(&spoken.stream).and_then(|it| {
+            let named = it.time_zone.as_deref().and_then(|name| Zone::parse(name).ok());
+            named.or_else(|| Zone::minutes(it.timezone_offset_min))
+        });
+        let zone = zone.unwrap_or_default();
         let at = spoken.origin.0.saturating_add(sentence.start.0);
         let context = Context { now: zone.civil(at), names: &self.names };
         let speaker = self.people.iter().position(|it| it.id == spoken.participant.id);
@@ -242,6 +322,9 @@ impl Analysis {
         let mut entities = grammar::entities(one.text, &context);
         // Bare numbers and "now" are everywhere, and tell nobody anything.
         entities.retain(|it| it.kind != Kind::Number && !it.text.eq_ignore_ascii_case("now"));
+        if !self.detects {
+            entities.retain(|it| it.kind == Kind::Custom);
+        }
         entities.truncate(ENTITIES);
         let mut named: Vec<Insight> = entities.iter().map(|it| self.entity(one, it)).collect();
         let is_date =
@@ -346,11 +429,18 @@ impl Analysis {
     fn entity(&self, one: &One<'_>, entity: &Entity) -> Insight {
         let value = match entity.value() {
             Value::Person(index) => self.names.people().get(*index).cloned().unwrap_or_default(),
+            Value::Custom(index) => self.things.get(*index).map(|it| it.value.clone()).unwrap_or_default(),
             value => value.to_string(),
         };
-        let kind = entity.kind.name();
-        let body = InsightBody::Entity { kind: kind.to_owned(), value };
-        one.insight(kind, entity.start, BY_RULE, entity.text.clone(), (entity.start, entity.end), body)
+        let kind = match entity.value() {
+            Value::Custom(index) => {
+                let of = self.things.get(*index).map_or("", |it| &it.custom_type);
+                format!("{}{of}", InsightBody::CUSTOM)
+            }
+            _ => entity.kind.name().to_owned(),
+        };
+        let body = InsightBody::Entity { kind: kind.clone(), value };
+        one.insight(&kind, entity.start, BY_RULE, entity.text.clone(), (entity.start, entity.end), body)
     }
 }
 
@@ -490,12 +580,17 @@ mod tests {
         Tracker { id: None, name: name.to_owned(), vocabulary: vocabulary.iter().map(|&it| it.to_owned()).collect() }
     }
 
-    fn told(events: Vec<Event>) -> Vec<Insight> {
+    fn all(events: Vec<Event>) -> Vec<Insight> {
         let insight = |event| match event {
             Event::Insight(insight) => Arc::unwrap_or_clone(insight),
             other => panic!("not an insight: {other:?}"),
         };
         events.into_iter().map(insight).collect()
+    }
+
+    /// But for what sentences are said for, which most are for something.
+    fn told(events: Vec<Event>) -> Vec<Insight> {
+        all(events).into_iter().filter(|it| !matches!(it.body, InsightBody::Intent { .. })).collect()
     }
 
     #[test]
@@ -539,7 +634,93 @@ mod tests {
     fn nobody_is_told_what_nobody_asked_for() {
         let mut analysis = Analysis::new();
         analysis.apply(&joins(1, "Anna Kim", wants(&["topic"])), None);
-        assert_eq!(analysis.apply(&says(1, "Anna Kim", 5, "Can you call me on Friday at 555-123-4567?"), None), []);
+        assert_eq!(
+            told(analysis.apply(&says(1, "Anna Kim", 5, "Can you call me on Friday at 555-123-4567?"), None)),
+            []
+        );
+    }
+
+    fn thing(custom_type: &str, value: &str, text: &str) -> CustomEntity {
+        CustomEntity { custom_type: custom_type.to_owned(), value: value.to_owned(), text: text.to_owned() }
+    }
+
+    #[test]
+    fn things_are_found_by_the_names_they_were_given() {
+        let mut analysis = Analysis::new();
+        let config = SpeakerConfig { entities: vec![thing("Project", "Hearsay", "the gateway")], ..wants(&[]) };
+        analysis.apply(&joins(1, "Anna", config), None);
+        analysis
+            .apply(&joins(2, "Bob", SpeakerConfig { entities: vec![thing("Ship", "Ada", "Ada")], ..wants(&[]) }), None);
+        let value = |it: &Insight| match &it.body {
+            InsightBody::Entity { kind, value } => (kind.clone(), value.clone()),
+            other => panic!("{other:?}"),
+        };
+        let say =
+            |analysis: &mut Analysis, at| told(analysis.apply(&says(1, "Anna", at, "So Ada has the gateway."), None));
+        let found: Vec<_> = say(&mut analysis, 5).iter().map(value).collect();
+        let of = |kind: &str, value: &str| (kind.to_owned(), value.to_owned());
+        assert_eq!(found, [of("custom:Ship", "Ada"), of("custom:Project", "Hearsay")]);
+        // Other things take their place.
+        let many = (0..3_000).map(|it| thing("Part", &format!("{it}"), &format!("part {it}")));
+        let config = SpeakerConfig { entities: many.collect(), ..wants(&[]) };
+        let changed = ConfigChanged { stream: StreamId(Uuid::from_u128(1)), config };
+        analysis.apply(&Event::ConfigChanged(Arc::new(changed)), None);
+        assert_eq!(analysis.refused(), Refused { trackers: 0, entities: 3_001 - MOST_ENTITIES });
+        assert_eq!(say(&mut analysis, 15).iter().map(value).filter(|it| it.0 == "custom:Project").count(), 0);
+    }
+
+    #[test]
+    fn days_are_those_of_the_speakers_clock() {
+        let mut analysis = Analysis::new();
+        let config = SpeakerConfig { time_zone: Some("Pacific/Auckland".to_owned()), ..wants(&["action_item"]) };
+        analysis.apply(&joins(1, "Anna Kim", config), None);
+        // 10:00 UTC on a Wednesday is 23:00 there, in summer.
+        let found = told(analysis.apply(&says(1, "Anna Kim", 3_600_000_000, "I'll send the report tomorrow."), None));
+        let task = found.iter().find(|it| matches!(it.body, InsightBody::ActionItem { .. })).unwrap();
+        assert_eq!(body_of(task).1, Some("2026-03-13T00:00:00+13:00"));
+    }
+
+    #[test]
+    fn sentences_are_said_for_something() {
+        let mut analysis = Analysis::new();
+        analysis.apply(&joins(1, "Anna Kim", wants(&["question"])), None);
+        let intents = |found: Vec<Insight>| -> Vec<String> {
+            let intent = |it: Insight| match it.body {
+                InsightBody::Intent { intent } => Some(intent),
+                _ => None,
+            };
+            found.into_iter().filter_map(intent).collect()
+        };
+        let found = all(analysis.apply(&says(1, "Anna Kim", 5, "Do you know when they are coming?"), None));
+        assert_eq!(intents(found), ["question"]);
+        let found = all(analysis.apply(&says(1, "Anna Kim", 15, "I'll send the report by Friday."), None));
+        assert_eq!(intents(found), ["commitment"]);
+        let found = all(analysis.apply(&says(1, "Anna Kim", 25, "Please send me the report by Friday."), None));
+        assert_eq!(intents(found), ["directive"]);
+    }
+
+    #[test]
+    fn trackers_are_told_of_what_is_still_said() {
+        let mut analysis = Analysis::new();
+        let boat = vec![tracker("Boat", &["boat"])];
+        let quiet = SpeakerConfig { trackers: boat.clone(), ..SpeakerConfig::default() };
+        analysis.apply(&joins(1, "Anna", quiet.clone()), None);
+        let partial = Partial {
+            stream: StreamId(Uuid::from_u128(1)),
+            utterance: UtteranceId(Uuid::from_u128(6)),
+            revision: 1,
+            participant: person(1, "Anna"),
+            origin: WEDNESDAY,
+            start: StreamTime(0),
+            end: StreamTime(1),
+            text: "So a boat".to_owned(),
+            stable: 0,
+            confidence: 0.5,
+        };
+        assert_eq!(analysis.so_far(&partial), []);
+        analysis.apply(&joins(2, "Bob", SpeakerConfig { tracker_interim_results: true, ..wants(&[]) }), None);
+        let found = analysis.so_far(&partial);
+        assert!(matches!(&found[..], [it] if (it.start, it.end, it.tracker.as_str()) == (5, 9, "Boat")), "{found:?}");
     }
 
     #[test]
@@ -621,7 +802,7 @@ mod tests {
         let found = told(analysis.apply(&asks_for((0..1_100).map(name).collect()), None));
         assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
         assert!((FOUND_BACK..FOUND_BACK + MATCHES).contains(&found.len()), "{}", found.len());
-        assert_eq!((analysis.refused(), analysis.refused()), (76, 0));
+        assert_eq!((analysis.refused().trackers, analysis.refused().trackers), (76, 0));
     }
 
     #[test]
@@ -804,11 +985,11 @@ mod tests {
             };
             let run = || {
                 let mut analysis = Analysis::new();
-                let mut all = told(analysis.apply(&joins(1, "Anna", config.clone()), None));
+                let mut found = all(analysis.apply(&joins(1, "Anna", config.clone()), None));
                 for (number, text) in texts.iter().enumerate() {
-                    all.extend(told(analysis.apply(&says(1, "Anna", number as u64 * 10, text), None)));
+                    found.extend(all(analysis.apply(&says(1, "Anna", number as u64 * 10, text), None)));
                 }
-                all
+                found
             };
             let (first, second) = (run(), run());
             let ids: HashSet<_> = first.iter().map(|it| (it.id, it.revision)).collect();

@@ -30,6 +30,7 @@ pub(crate) struct Wanted {
     pub(crate) questions: bool,
     pub(crate) actions: bool,
     pub(crate) follow_ups: bool,
+    pub(crate) intents: bool,
 }
 
 /// A sentence as the rules read it.
@@ -116,7 +117,26 @@ impl Deed {
             _ if wanted.actions && acts.action >= 0.5 => does.push(self.action(acts.action)),
             _ => {}
         }
+        if wanted.intents {
+            does.extend(self.intends(acts, asks));
+        }
         does
+    }
+
+    /// What it is said for, each as an intent.
+    fn intends(&self, acts: &Acts, asks: bool) -> impl Iterator<Item = Insight> {
+        let by_rule = |is: bool, score: f32| if is { score.max(BY_RULE) } else { score };
+        let own = self.assignee.as_ref().is_some_and(|it| it.id == self.from.id);
+        let task = by_rule(self.hint == Hint::Action, acts.action);
+        let intents = [
+            ("question", by_rule(asks, acts.question)),
+            (if own { "commitment" } else { "directive" }, task),
+            ("suggestion", acts.suggestion),
+            ("follow_up", by_rule(self.hint == Hint::FollowUp, 0.0)),
+        ];
+        intents.into_iter().filter(|it| it.1 >= 0.5).map(|(intent, score)| {
+            self.insight(&format!("intent {intent}"), score, InsightBody::Intent { intent: intent.to_owned() })
+        })
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Trackers of a conversation, of all speakers together.
-const TRACKERS: usize = 1_024;
+pub(crate) const TRACKERS: usize = 1_024;
 /// Phrases that are looked for by their meaning, of one tracker and of all.
 const MEANT_PHRASES: (usize, usize) = (32, 2_048);
 

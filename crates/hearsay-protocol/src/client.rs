@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::{
     AudioFormat, Encoding,
     audio::InvalidFormat,
-    event::{Redaction, SpeakerConfig, Tracker},
+    event::{CustomEntity, Redaction, SpeakerConfig, Tracker},
 };
 
 /// Longest time clients may ask a server to wait, in seconds (documented limit of all their time-outs).
@@ -21,8 +21,14 @@ const MAX_NAME: usize = 256;
 const MAX_PHRASE: usize = 128;
 const MAX_VOCABULARY: usize = 1_000;
 /// As many as the catalogue of an account may hold.
-const MAX_TRACKERS: usize = 500;
-const MAX_TRACKER_PHRASES: usize = 500;
+pub const MAX_TRACKERS: usize = 500;
+/// As many as are looked for.
+pub const MAX_TRACKER_PHRASES: usize = 256;
+const MAX_ENTITIES: usize = 500;
+/// Words that name an entity.
+const MAX_ENTITY_WORDS: usize = 16;
+/// The longest name of a time zone has 32.
+const MAX_ZONE: usize = 64;
 const MAX_INSIGHT_TYPES: usize = 32;
 /// The longest BCP 47 tag registries recommend room for.
 const MAX_LANGUAGE: usize = 35;
@@ -100,6 +106,7 @@ pub struct UpdateRequest {
     pub trackers: Option<Vec<Tracker>>,
     pub vocabulary: Option<Vec<String>>,
     pub insight_types: Option<Vec<String>>,
+    pub entities: Option<Vec<CustomEntity>>,
 }
 
 /// Text that is never printed.
@@ -288,8 +295,17 @@ impl StartRequest {
                 insight_types: message.phrases("insightTypes", MAX_INSIGHT_TYPES)?.unwrap_or_default(),
                 confidence_threshold: config.number("confidenceThreshold", 0.0, 1.0)?.unwrap_or(0.5) as f32,
                 timezone_offset_min: config.number("timezoneOffset", -1_440.0, 1_440.0)?.unwrap_or(0.0) as i32,
+                time_zone: message
+                    .object("hearsay")?
+                    .text("timeZone", MAX_ZONE)?
+                    .filter(|it| !it.is_empty())
+                    .map(str::to_owned),
                 sentiment: either("sentiment")?.unwrap_or(false),
                 detect_entities: either("detectEntities")?.unwrap_or(false),
+                entities: match config.entities("entities")? {
+                    Some(entities) => entities,
+                    None => message.entities("entities")?.unwrap_or_default(),
+                },
                 trackers: trackers.unwrap_or_default(),
                 tracker_interim_results: options.flag("interimResults")?.unwrap_or(false),
                 enable_all_trackers: enable_all.unwrap_or(false),
@@ -431,10 +447,14 @@ impl UpdateRequest {
             trackers: message.trackers("trackers")?,
             vocabulary: message.phrases("customVocabulary", MAX_VOCABULARY)?,
             insight_types: message.phrases("insightTypes", MAX_INSIGHT_TYPES)?,
+            entities: match message.object("config")?.entities("entities")? {
+                Some(entities) => Some(entities),
+                None => message.entities("entities")?,
+            },
         };
         if update == Self::default() {
             return Err(ClientError::invalid(
-                "the update changes nothing; trackers, customVocabulary and insightTypes are accepted",
+                "the update changes nothing; trackers, customVocabulary, insightTypes and entities are accepted",
             ));
         }
         Ok(update)
@@ -450,6 +470,9 @@ impl UpdateRequest {
         }
         if let Some(insight_types) = self.insight_types {
             config.insight_types = insight_types;
+        }
+        if let Some(entities) = self.entities {
+            config.entities = entities;
         }
     }
 }
@@ -605,6 +628,38 @@ impl<'a> Object<'a> {
         Ok(Some(trackers))
     }
 
+    fn entities(&self, key: &str) -> Result<Option<Vec<CustomEntity>>, ClientError> {
+        let Some(list) = self.list(key, MAX_ENTITIES)? else { return Ok(None) };
+        let mut entities = Vec::with_capacity(list.len());
+        for (index, value) in list.iter().enumerate() {
+            let name = format!("{key}[{index}]");
+            let Value::Object(map) = value else {
+                return Err(self.wrong(&name, value, "an object with customType, value and text is accepted"));
+            };
+            let entity = Object { path: self.path_of(&name), map: Some(map) };
+            let needed = |key: &str| {
+                entity.name(key)?.ok_or_else(|| {
+                    let path = entity.path_of(key);
+                    ClientError::invalid(format!("{path} is missing; 1 to {MAX_NAME} characters are accepted"))
+                })
+            };
+            let text = needed("text")?;
+            let words = text.split_whitespace().count();
+            if words > MAX_ENTITY_WORDS || !text.contains(char::is_alphanumeric) {
+                let path = entity.path_of("text");
+                return Err(ClientError::invalid(format!(
+                    "{path} has {words} words; 1 to {MAX_ENTITY_WORDS} with letters or digits are accepted"
+                )));
+            }
+            entities.push(CustomEntity {
+                custom_type: needed("customType")?,
+                value: entity.name("value")?.unwrap_or_else(|| text.clone()),
+                text,
+            });
+        }
+        Ok(Some(entities))
+    }
+
     /// A list of trackers where other clients have an object of options.
     fn trackers_if_list(&self, key: &str) -> Result<Option<Vec<Tracker>>, ClientError> {
         match self.get(key) {
@@ -679,13 +734,13 @@ mod tests {
             "speaker":{"userId":"ana@example.org","name":"Ana","email":"ana@example.org","role":"x"},
             "disconnectOnStopRequest":false,"disconnectOnStopRequestTimeout":7,"noConnectionTimeout":12.5,
             "enableAllTrackers":true,"id":"x","handlers":{},"RTAId":"x",
-            "hearsay":{"ack":true,"health":true,"presence":true,"recorded":true,"resume":"t"}}"#,
+            "hearsay":{"ack":true,"health":true,"presence":true,"recorded":true,"resume":"t","timeZone":"Europe/Berlin"}}"#,
         );
         let config = &all.config;
         assert_eq!(config.insight_types, ["question", "topic", "nonsense"]);
         assert_eq!(config.vocabulary, ["hearsay"]);
         assert_eq!((config.confidence_threshold, config.timezone_offset_min), (0.6, 60));
-        assert_eq!(config.language, "de-DE");
+        assert_eq!((config.language.as_str(), config.time_zone.as_deref()), ("de-DE", Some("Europe/Berlin")));
         assert!(config.sentiment && config.detect_entities && config.tracker_interim_results);
         assert!(!config.enable_all_trackers, "the nearer place wins");
         assert_eq!(config.format.to_string(), "OPUS@24000");
@@ -699,6 +754,37 @@ mod tests {
         assert!(extension.ack && extension.health && extension.presence && extension.recorded);
         assert_eq!(extension.resume, Some(Secret("t".into())));
         assert!(!format!("{all:?}").contains("Secret(\"t\")"));
+    }
+
+    #[test]
+    fn things_are_named_by_their_words() {
+        let entities = r#"[{"customType":"Project","value":"Hearsay","text":"the gateway thing"},{"customType":"Ship","text":"Ada"}]"#;
+        let named = |kind: &str, value: &str, text: &str| CustomEntity {
+            custom_type: kind.to_owned(),
+            value: value.to_owned(),
+            text: text.to_owned(),
+        };
+        let expected = [named("Project", "Hearsay", "the gateway thing"), named("Ship", "Ada", "Ada")];
+        for text in [
+            format!(r#"{{"type":"start_request","config":{{"entities":{entities}}}}}"#),
+            format!(r#"{{"type":"start_request","entities":{entities}}}"#),
+        ] {
+            assert_eq!(start(&text).config.entities, expected);
+        }
+        let update = format!(r#"{{"type":"update_request","config":{{"entities":{entities}}}}}"#);
+        let ClientMessage::Update(update) = ClientMessage::parse(&update).unwrap() else { panic!("{update}") };
+        let mut config = SpeakerConfig::default();
+        update.apply_to(&mut config);
+        assert_eq!(config.entities, expected);
+        let error = refused(r#"{"type":"start_request","config":{"entities":[{"customType":"Ship"}]}}"#);
+        assert_eq!(error.details, "config.entities[0].text is missing; 1 to 256 characters are accepted");
+        let error = refused(r#"{"type":"start_request","config":{"entities":["Ada"]}}"#);
+        assert!(error.details.contains("config.entities[0]"), "{error}");
+        for text in ["?!", &"a ".repeat(17)] {
+            let request = serde_json::json!({"type": "start_request", "entities": [{"customType": "x", "text": text}]});
+            let error = refused(&request.to_string());
+            assert!(error.details.ends_with("1 to 16 with letters or digits are accepted"), "{error}");
+        }
     }
 
     #[test]
@@ -786,12 +872,28 @@ mod tests {
             ("customVocabulary", words(1, MAX_PHRASE + 1)),
             ("insightTypes", words(MAX_INSIGHT_TYPES + 1, 1)),
             ("trackers", serde_json::json!(vec![serde_json::json!({"name": "x"}); MAX_TRACKERS + 1])),
+            ("trackers", serde_json::json!([{"name": "x", "vocabulary": words(MAX_TRACKER_PHRASES + 1, 1)}])),
+            (
+                "entities",
+                serde_json::json!(vec![serde_json::json!({"customType": "x", "text": "y"}); MAX_ENTITIES + 1]),
+            ),
+            ("hearsay", serde_json::json!({"timeZone": "x".repeat(MAX_ZONE + 1)})),
             ("meetingTitle", serde_json::json!("x".repeat(MAX_NAME + 1))),
             ("speaker", serde_json::json!({"userId": "x".repeat(MAX_NAME + 1)})),
             ("hearsay", serde_json::json!({"resume": "x".repeat(MAX_TOKEN + 1)})),
         ] {
             let error = refused(&serde_json::json!({"type": "start_request", key: value}).to_string());
             assert!(error.details.starts_with(key) && error.details.len() < 200, "{}", error.details);
+        }
+    }
+
+    /// Refused whole, and in words: nothing of it is left out unsaid.
+    #[test]
+    fn a_thousand_trackers_are_too_many() {
+        let trackers: Vec<_> = (0..1_000).map(|it| serde_json::json!({"name": format!("Tracker {it}")})).collect();
+        for kind in ["start_request", "update_request"] {
+            let error = refused(&serde_json::json!({"type": kind, "trackers": trackers}).to_string());
+            assert_eq!(error.details, "trackers has 1000 elements; at most 500 are accepted");
         }
     }
 

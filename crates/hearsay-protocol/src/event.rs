@@ -128,6 +128,7 @@ impl Event {
                 InsightBody::Topic { .. } => Class::Topic,
                 InsightBody::Tracker { .. } => Class::Tracker,
                 InsightBody::Entity { .. } => Class::Entity,
+                InsightBody::Intent { .. } => Class::Other,
             },
             _ => Class::Other,
         }
@@ -175,8 +176,11 @@ pub struct SpeakerConfig {
     pub confidence_threshold: f32,
     /// Minutes east of UTC.
     pub timezone_offset_min: i32,
+    /// An IANA name, which tells more than an offset does.
+    pub time_zone: Option<String>,
     pub sentiment: bool,
     pub detect_entities: bool,
+    pub entities: Vec<CustomEntity>,
     pub trackers: Vec<Tracker>,
     pub tracker_interim_results: bool,
     pub enable_all_trackers: bool,
@@ -192,8 +196,10 @@ impl Default for SpeakerConfig {
             insight_types: Vec::new(),
             confidence_threshold: 0.5,
             timezone_offset_min: 0,
+            time_zone: None,
             sentiment: false,
             detect_entities: false,
+            entities: Vec::new(),
             trackers: Vec::new(),
             tracker_interim_results: false,
             enable_all_trackers: false,
@@ -208,6 +214,17 @@ pub struct Tracker {
     pub id: Option<String>,
     pub name: String,
     pub vocabulary: Vec<String>,
+}
+
+/// A thing a client wants to hear of by name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CustomEntity {
+    /// What kind of thing it is, as its owner calls it.
+    pub custom_type: String,
+    /// What it is called, whatever words were said.
+    pub value: String,
+    /// The words that name it.
+    pub text: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -335,14 +352,42 @@ pub struct Evidence {
 #[derive(Debug, Clone, PartialEq)]
 pub enum InsightBody {
     Question,
-    ActionItem { assignee: Option<Arc<Participant>>, due: Option<String> },
-    FollowUp { assignee: Option<Arc<Participant>>, due: Option<String> },
-    Topic { phrase: String, root_words: Vec<String> },
-    Tracker { tracker: String, value: String },
-    Entity { kind: String, value: String },
+    ActionItem {
+        assignee: Option<Arc<Participant>>,
+        due: Option<String>,
+    },
+    FollowUp {
+        assignee: Option<Arc<Participant>>,
+        due: Option<String>,
+    },
+    Topic {
+        phrase: String,
+        root_words: Vec<String>,
+    },
+    Tracker {
+        tracker: String,
+        value: String,
+    },
+    /// Of one a client named, the kind is [`InsightBody::CUSTOM`] and what the client calls it.
+    Entity {
+        kind: String,
+        value: String,
+    },
+    /// What a sentence is said for: to ask, to promise, to direct, to suggest.
+    Intent {
+        intent: String,
+    },
 }
 
 impl InsightBody {
+    /// What the kind of a custom entity begins with.
+    pub const CUSTOM: &str = "custom:";
+
+    /// What a client calls the kind of an entity, if it is one that a client named.
+    pub fn custom_type(kind: &str) -> Option<&str> {
+        kind.strip_prefix(Self::CUSTOM)
+    }
+
     /// Its name on the wire.
     pub fn name(&self) -> &'static str {
         match self {
@@ -352,6 +397,7 @@ impl InsightBody {
             Self::Topic { .. } => "topic",
             Self::Tracker { .. } => "tracker",
             Self::Entity { .. } => "entity",
+            Self::Intent { .. } => "intent",
         }
     }
 }
@@ -375,6 +421,32 @@ pub enum Ephemeral {
     Analytics(Arc<Analytics>),
     /// Somebody came who was in earlier conversations.
     History(Arc<History>),
+    /// A tracker found its words in an utterance that still goes on.
+    Tracked(Arc<Tracked>),
+    /// Something somebody asked for is not done.
+    Warning(Arc<Warning>),
+}
+
+/// What a tracker found in an utterance so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tracked {
+    pub utterance: UtteranceId,
+    pub tracker: String,
+    /// The phrase, as it is looked for.
+    pub value: String,
+    /// The utterance so far, and where the phrase stands: characters, first and after the last.
+    pub text: String,
+    pub start: u32,
+    pub end: u32,
+}
+
+/// What is not done of what a speaker asked for, for want of room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning {
+    /// Who asked.
+    pub participant: ParticipantId,
+    /// A sentence for people: what came, and what is accepted.
+    pub details: String,
 }
 
 /// Who spoke how long, up to the last word that was said.

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::{
     ChunkNumber, ConversationId, Iso8601, Position, StreamId, StreamTime, Timestamp,
     client::ErrorCode,
-    event::{Analytics, Earlier, Evidence, History, OpenTask, Participant, Talked},
+    event::{Analytics, Earlier, Evidence, History, InsightBody, OpenTask, Participant, Talked, Tracked},
 };
 
 /// What every client-facing `type:"message"` frame is: something in an object `message`.
@@ -342,6 +342,8 @@ pub struct Message<'a> {
     pub words: Vec<RawWord<'a>>,
     /// From -1 to 1; none: not asked for.
     pub sentiment: Option<f32>,
+    /// Minutes east of UTC, as the reader has them. Times are written in UTC all the same.
+    pub timezone_offset: i16,
 }
 
 #[derive(Serialize)]
@@ -395,7 +397,7 @@ impl Serialize for Message<'_> {
         #[serde(rename_all = "camelCase")]
         struct Metadata<'a> {
             disable_punctuation: bool,
-            timezone_offset: i32,
+            timezone_offset: i16,
             original_content: &'a str,
             words: String,
             original_message_id: Uuid,
@@ -434,8 +436,7 @@ impl Serialize for Message<'_> {
             channel: Channel { id: "realtime-api" },
             metadata: Metadata {
                 disable_punctuation: true,
-                // All times are written in UTC.
-                timezone_offset: 0,
+                timezone_offset: self.timezone_offset,
                 original_content: self.text,
                 words: json(&words),
                 original_message_id: self.id,
@@ -676,6 +677,57 @@ pub fn topic_response(topic: Inferred<'_>, phrase: &str, root_words: &[String]) 
     })
 }
 
+/// What a sentence is said for.
+pub fn intent_response(found: Inferred<'_>, intent: &str, from: User<'_>) -> String {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Intent<'a> {
+        id: Uuid,
+        intent: &'a str,
+        score: f32,
+        text: &'a str,
+        from: User<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        message_reference: Option<MessageReference>,
+        #[serde(flatten)]
+        revision: Revision,
+    }
+    #[derive(Serialize)]
+    struct Frame<'a> {
+        r#type: &'static str,
+        intents: [Intent<'a>; 1],
+        #[serde(serialize_with = "text")]
+        position: Position,
+    }
+    json(&Frame {
+        r#type: "intent_response",
+        intents: [Intent {
+            id: found.id,
+            intent,
+            score: found.confidence,
+            text: found.text,
+            from,
+            message_reference: found.evidence.first().map(|part| MessageReference { id: part.message }),
+            revision: found.revision(),
+        }],
+        position: found.position,
+    })
+}
+
+/// What a tracker found in an utterance that still goes on.
+pub fn tracker_so_far(found: &Tracked, follows: Position) -> String {
+    let message = found.utterance.sentence(0);
+    let reference = json!({ "id": message, "text": found.text, "offset": found.start });
+    let matched = json!({ "type": "vocabulary", "value": found.value, "messageRefs": [reference], "insightRefs": [] });
+    json!({
+        "type": "tracker_response",
+        "isFinal": false,
+        "trackers": [{ "name": found.tracker, "matches": [matched] }],
+        "follows": follows.to_string(),
+    })
+    .to_string()
+}
+
 pub fn tracker_response(found: Inferred<'_>, tracker: &str, value: &str) -> String {
     #[derive(Serialize)]
     struct Reference<'a> {
@@ -751,7 +803,7 @@ pub fn entity_response(found: Inferred<'_>, kind: &str, value: &str) -> String {
     #[serde(rename_all = "camelCase")]
     struct Entity<'a> {
         r#type: &'a str,
-        sub_type: &'static str,
+        sub_type: &'a str,
         category: &'static str,
         matches: [Match<'a>; 1],
         id: Uuid,
@@ -767,14 +819,15 @@ pub fn entity_response(found: Inferred<'_>, kind: &str, value: &str) -> String {
         #[serde(serialize_with = "text")]
         position: Position,
     }
+    let custom = InsightBody::custom_type(kind);
     let reference = |part: &Evidence| Reference { id: part.message, text: found.text, offset: part.start };
     json(&Frame {
         r#type: "entity_response",
         sequence_number: found.sequence,
         entities: [Entity {
-            r#type: kind,
-            sub_type: "",
-            category: "builtin",
+            r#type: if custom.is_some() { "custom" } else { kind },
+            sub_type: custom.unwrap_or_default(),
+            category: if custom.is_some() { "custom" } else { "builtin" },
             matches: [Match { detected_value: value, message_refs: found.evidence.iter().map(reference).collect() }],
             id: found.id,
             revision: found.revision(),
@@ -1146,10 +1199,11 @@ mod tests {
             end: StreamTime(14_150_000),
             words: vec![RawWord { text: "Shall", start: StreamTime(12_400_000), end: StreamTime(12_700_000) }],
             sentiment: None,
+            timezone_offset: 60,
         };
         let response = MessageResponse { messages: vec![message.clone()], sequence: 3, position: at(17) };
         let expected = format!(
-            r#"{{"type":"message_response","messages":[{{"id":"00000000-0000-0000-0000-000000000007","from":{ANA},"payload":{{"content":"Shall we?","contentType":"text/plain"}},"channel":{{"id":"realtime-api"}},"metadata":{{"disablePunctuation":true,"timezoneOffset":0,"originalContent":"Shall we?","words":"[{{\"word\":\"Shall\",\"startTime\":\"2030-03-04T09:00:12.400Z\",\"endTime\":\"2030-03-04T09:00:12.700Z\"}}]","originalMessageId":"00000000-0000-0000-0000-000000000007"}},"dismissed":false,"duration":{{"startTime":"2030-03-04T09:00:12.400Z","endTime":"2030-03-04T09:00:14.150Z","timeOffset":12.4,"duration":1.75}},"entities":[]}}],"sequenceNumber":3,"position":"0badcafe:17"}}"#
+            r#"{{"type":"message_response","messages":[{{"id":"00000000-0000-0000-0000-000000000007","from":{ANA},"payload":{{"content":"Shall we?","contentType":"text/plain"}},"channel":{{"id":"realtime-api"}},"metadata":{{"disablePunctuation":true,"timezoneOffset":60,"originalContent":"Shall we?","words":"[{{\"word\":\"Shall\",\"startTime\":\"2030-03-04T09:00:12.400Z\",\"endTime\":\"2030-03-04T09:00:12.700Z\"}}]","originalMessageId":"00000000-0000-0000-0000-000000000007"}},"dismissed":false,"duration":{{"startTime":"2030-03-04T09:00:12.400Z","endTime":"2030-03-04T09:00:14.150Z","timeOffset":12.4,"duration":1.75}},"entities":[]}}],"sequenceNumber":3,"position":"0badcafe:17"}}"#
         );
         assert_eq!(json(&response), expected);
         for (score, suggested) in [(0.1, "neutral"), (0.5, "positive"), (-0.5, "negative")] {
@@ -1226,6 +1280,21 @@ mod tests {
         let similar = [Evidence { message: id(7), start: 0, end: 0 }];
         let tracker = parse(tracker_response(inferred(&similar), "Budget", "cost"));
         assert_eq!(tracker["trackers"][0]["matches"][0]["messageRefs"][0]["offset"], -1);
+
+        let intent = parse(intent_response(inferred(&evidence), "commitment", user));
+        let expected = value!({
+            "type": "intent_response", "intents": [{
+                "id": id(1), "intent": "commitment", "score": 0.93, "text": "Ana will send it.", "from": user_value,
+                "messageReference": {"id": id(7)}, "revision": 2, "retracted": false, "evidence": extras,
+            }], "position": "0badcafe:20",
+        });
+        assert_eq!(intent, expected);
+
+        let custom = parse(entity_response(inferred(&evidence), "custom:Project", "hearsay"));
+        let entity = &custom["entities"][0];
+        let kind = [&entity["type"], &entity["subType"], &entity["category"]].map(|it| it.as_str().unwrap());
+        assert_eq!(kind, ["custom", "Project", "custom"]);
+        assert_eq!(entity["evidence"], extras);
 
         let entity = parse(entity_response(inferred(&evidence), "person", "Ana"));
         assert_eq!(

@@ -7,7 +7,7 @@
 //! However long it thinks, it keeps its lease: a second analyst would think as long, and neither get on.
 
 use std::{
-    collections::{HashMap, hash_map},
+    collections::{HashMap, VecDeque, hash_map},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -16,16 +16,19 @@ use std::{
 };
 
 use hearsay_bus::{
-    Body, Bus, Claim, Error, Refusal, Seen,
+    Body, Bus, Claim, Delivery, Error, Refusal, Seen,
     append::{Appender, Reclaims},
     follow::{Follower, Step},
     publisher::{AfterBranch, Stretch},
 };
 use hearsay_conversation::{Spoken, Talk};
-use hearsay_insight::{analysis::Analysis, meaning::Vector};
+use hearsay_insight::{
+    analysis::{Analysis, MOST_ENTITIES, MOST_TRACKERS, Refused},
+    meaning::Vector,
+};
 use hearsay_protocol::{
-    ConversationKey, Event, Generation, Offset, PublisherId, Timestamp,
-    event::{Analytics, Ephemeral, EventKind, Participant, Talked},
+    ConversationKey, Event, Generation, Offset, ParticipantId, PublisherId, StreamId, Timestamp,
+    event::{Analytics, Ephemeral, EventKind, Participant, Talked, Tracked, Warning},
 };
 use hearsay_runtime::{Drain, Tasks};
 use tokio::{
@@ -52,6 +55,10 @@ const THINK: Duration = Duration::from_millis(300);
 const SLICE: usize = 16;
 /// Entries read at a time.
 const PAGE: usize = 500;
+/// Warnings that wait to be told.
+const OWED: usize = 64;
+/// What was told of utterances that still went on, and is not told again.
+const TRACKED: usize = 256;
 /// Of whom it is told how long they spoke.
 const SPEAKERS: usize = 64;
 
@@ -183,6 +190,9 @@ impl Inner {
             done: Offset(claim.watermark),
             ended: false,
             talk: Running::default(),
+            speakers: HashMap::new(),
+            owed: Vec::new(),
+            tracked: VecDeque::new(),
             lease: Lease { bus: &*self.bus, key, generation: claim.generation, kept: Instant::now() },
         };
         let mut subscription = call(self.bus.subscribe(key)).await?;
@@ -203,6 +213,9 @@ impl Inner {
             };
             match delivery {
                 Some(Some(delivery)) => {
+                    if let Delivery::Ephemeral { ephemerals, .. } = &delivery {
+                        analyst.so_far(ephemerals).await?;
+                    }
                     let mut steps = Vec::new();
                     analyst.follower.delivered(&delivery, &mut steps);
                     if let Some(turn) = analyst.tell(&mut steps).await? {
@@ -217,12 +230,15 @@ impl Inner {
                         return Ok(Turn::Over);
                     }
                     analyst.lease.keep().await?;
+                    if !analyst.owed.is_empty() {
+                        let owed = std::mem::take(&mut analyst.owed);
+                        analyst.announce(owed).await?;
+                    }
                     kept = kept.wrapping_add(1);
                     if kept.is_multiple_of(TALK)
                         && let Some(analytics) = analyst.talk.news()
                     {
-                        let told = vec![Ephemeral::Analytics(Arc::new(analytics))];
-                        call(self.bus.announce(key, &PublisherId::Analyst, claim.generation, told)).await?;
+                        analyst.announce(vec![Ephemeral::Analytics(Arc::new(analytics))]).await?;
                     }
                     if kept.is_multiple_of(LOOK) {
                         analyst.follower.missed();
@@ -262,6 +278,12 @@ struct Analyst<'a> {
     done: Offset,
     ended: bool,
     talk: Running,
+    /// By whose stream a configuration comes.
+    speakers: HashMap<StreamId, ParticipantId>,
+    /// Told when the lease is next kept.
+    owed: Vec<Ephemeral>,
+    /// What was told of utterances that still went on, latest last.
+    tracked: VecDeque<Tracked>,
     lease: Lease<'a>,
 }
 
@@ -343,6 +365,17 @@ impl Running {
 }
 
 impl Analyst<'_> {
+    /// Remembers who speaks.
+    fn meet(&mut self, event: &Event) {
+        match event {
+            Event::StreamStarted(started) => {
+                self.speakers.insert(started.stream, started.participant.id);
+            }
+            Event::StreamEnded(ended) => drop(self.speakers.remove(&ended.stream)),
+            _ => {}
+        }
+    }
+
     /// Reads what is owed.
     async fn catch_up(&mut self) -> Result<Option<Turn>, Error> {
         let mut steps = Vec::new();
@@ -382,6 +415,58 @@ impl Analyst<'_> {
         Ok(found)
     }
 
+    /// Notes that a speaker asked for more than there is room for. It is told when the lease is kept: by then the socket
+    /// that asked is a member.
+    fn owe(&mut self, event: &Event, refused: Refused) {
+        if refused == Refused::default() {
+            return;
+        }
+        metrics::refused_to_look_for(refused);
+        tracing::warn!(key = %self.key, ?refused, "a conversation looks for all there is room for");
+        let stream = match event {
+            Event::StreamStarted(started) => started.stream,
+            Event::ConfigChanged(changed) => changed.stream,
+            _ => return,
+        };
+        let Some(&participant) = self.speakers.get(&stream) else { return };
+        let most = [("trackers", refused.trackers, MOST_TRACKERS), ("entities", refused.entities, MOST_ENTITIES)];
+        for (what, count, most) in most.into_iter().filter(|it| it.1 > 0) {
+            let details = format!(
+                "{what}: {count} of them are not looked for; at most {most} are, of all speakers of a conversation together"
+            );
+            if self.owed.len() < OWED {
+                self.owed.push(Ephemeral::Warning(Arc::new(Warning { participant, details })));
+            }
+        }
+    }
+
+    async fn announce(&self, told: Vec<Ephemeral>) -> Result<(), Error> {
+        call(self.bus.announce(self.key, &PublisherId::Analyst, self.lease.generation, told)).await
+    }
+
+    /// Tells what trackers find in utterances that still go on, each once.
+    async fn so_far(&mut self, ephemerals: &[Ephemeral]) -> Result<(), Error> {
+        let mut told = Vec::new();
+        for ephemeral in ephemerals {
+            let Ephemeral::Partial(partial) = ephemeral else { continue };
+            for found in self.analysis.so_far(partial) {
+                let known = &mut self.tracked;
+                if known
+                    .iter()
+                    .any(|it| (it.utterance, &it.tracker, &it.value) == (found.utterance, &found.tracker, &found.value))
+                {
+                    continue;
+                }
+                if known.len() >= TRACKED {
+                    known.pop_front();
+                }
+                known.push_back(found.clone());
+                told.push(Ephemeral::Tracked(Arc::new(found)));
+            }
+        }
+        if told.is_empty() { Ok(()) } else { self.announce(told).await }
+    }
+
     /// Analyses entries, appends what follows from them.
     async fn tell(&mut self, steps: &mut Vec<Step>) -> Result<Option<Turn>, Error> {
         let (mut events, mut through, mut worth) = (Vec::new(), self.done, false);
@@ -414,10 +499,10 @@ impl Analyst<'_> {
                         None => self.analysis.apply(event, None),
                     };
                     self.lease.keep_if_due().await?;
+                    self.meet(event);
                     let refused = self.analysis.refused();
-                    if refused > 0 && entry.offset > self.done {
-                        metrics::trackers_refused(refused);
-                        tracing::warn!(key = %self.key, refused, "a conversation has all the trackers there is room for");
+                    if entry.offset > self.done {
+                        self.owe(event, refused);
                     }
                     self.talk.apply(event);
                     metrics::analysed(begun.elapsed());

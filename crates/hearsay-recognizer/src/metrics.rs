@@ -38,7 +38,7 @@ const ANALYSED: &str = "hearsay_recognizer_analysis_seconds";
 const ANALYST_LAG: &str = "hearsay_recognizer_analyst_lag_seconds";
 const INSIGHT: &str = "hearsay_recognizer_insight_seconds";
 const UNWEIGHED: &str = "hearsay_recognizer_analysis_unweighed_total";
-const TRACKERS_REFUSED: &str = "hearsay_recognizer_trackers_refused_total";
+const NOT_LOOKED_FOR: &str = "hearsay_recognizer_not_looked_for_total";
 
 /// Whose audio a decode is, and whether it is needed.
 pub(crate) type DecodeKind = &'static str;
@@ -79,7 +79,10 @@ pub(crate) fn describe() {
     describe_counter!(OUT_OF_REACH, "Stays that ended because the log was out of reach for too long.");
     describe_counter!(PUBLISH_BUGS, "Commits the log refused as overlap, hole or invalid: a bug.");
     describe_gauge!(ANALYSTS, "Conversations this process is the analyst of.");
-    describe_counter!(INFERRED, "Insights found, by kind: question, action_item, follow_up, topic, tracker, entity.");
+    describe_counter!(
+        INFERRED,
+        "Insights found, by kind: question, action_item, follow_up, topic, tracker, entity, intent."
+    );
     describe_histogram!(ANALYSED, "Seconds to find what follows from one entry of the log.");
     describe_histogram!(
         ANALYST_LAG,
@@ -91,8 +94,8 @@ pub(crate) fn describe() {
     );
     describe_counter!(UNWEIGHED, "Entries whose meaning was left out because all processors were busy with others.");
     describe_counter!(
-        TRACKERS_REFUSED,
-        "Trackers that are not looked for: their conversation has as many as there is room for."
+        NOT_LOOKED_FOR,
+        "What is not looked for, because its conversation has as many as there is room for, by what: tracker, entity."
     );
     // What an alert counts the rise of is there before it rises: a series that begins at 1 has not risen.
     for why in ["full", "overloaded"] {
@@ -237,6 +240,10 @@ pub(crate) fn unweighed() {
     counter!(UNWEIGHED).increment(1);
 }
 
-pub(crate) fn trackers_refused(count: usize) {
-    counter!(TRACKERS_REFUSED).increment(count as u64);
+pub(crate) fn refused_to_look_for(refused: hearsay_insight::analysis::Refused) {
+    for (what, count) in [("tracker", refused.trackers), ("entity", refused.entities)] {
+        if count > 0 {
+            counter!(NOT_LOOKED_FOR, "what" => what).increment(count as u64);
+        }
+    }
 }

@@ -10,14 +10,16 @@ use std::{
     time::Duration,
 };
 
-use hearsay_bus::{Batch, Body, Bus, Claim, Delivery, Entry, Limits, MemoryBus, Proposal, Read, Seen, SystemClock};
+use hearsay_bus::{
+    Batch, Body, Bus, Claim, Delivery, Entry, Limits, MemoryBus, Proposal, Read, Seen, Subscription, SystemClock,
+};
 use hearsay_insight::meaning::{DIMENSIONS, Meaning, Vector};
 use hearsay_protocol::{
     AccountId, ConversationId, ConversationKey, Epoch, Event, GatewayId, MeetingId, MeetingKey, ParticipantId,
     PublisherId, StreamId, StreamTime, UtteranceId,
     event::{
-        ConfigChanged, Ephemeral, Final, Insight, Participant, SpeakerConfig, StreamEnd, StreamEnded, StreamStarted,
-        Tracker,
+        ConfigChanged, Ephemeral, Final, Insight, InsightBody, Partial, Participant, SpeakerConfig, StreamEnd,
+        StreamEnded, StreamStarted, Tracker,
     },
 };
 use hearsay_recognizer::{Thought, analyst::Analysts};
@@ -123,9 +125,10 @@ impl Meeting {
         page.entries
     }
 
+    /// But for what sentences are said for.
     async fn insights(&self) -> Vec<Arc<Insight>> {
         let insight = |entry: Entry| match entry.body {
-            Body::Event(Event::Insight(insight)) => Some(insight),
+            Body::Event(Event::Insight(it)) if !matches!(it.body, InsightBody::Intent { .. }) => Some(it),
             _ => None,
         };
         self.entries().await.into_iter().filter_map(insight).collect()
@@ -278,8 +281,11 @@ async fn the_end_of_a_conversation_ends_its_analyst() {
     }
     let entries = meeting.entries().await;
     let ended = entries.iter().position(|it| matches!(it.body, Body::Event(Event::Ended(_)))).unwrap();
-    let told = entries[..ended].iter().filter(|it| matches!(it.body, Body::Event(Event::Insight(_)))).count();
-    assert_eq!(told, 2, "what was asked last is told before the end");
+    let told = entries[..ended].iter().filter(|it| {
+        let Body::Event(Event::Insight(insight)) = &it.body else { return false };
+        insight.body == InsightBody::Question
+    });
+    assert_eq!(told.count(), 2, "what was asked last is told before the end");
     tasks.finish(PATIENCE).await.unwrap();
 }
 
@@ -331,4 +337,78 @@ async fn who_spoke_how_long_is_told_while_people_talk() {
     let [one] = &found.speakers[..] else { panic!("{found:?}") };
     assert_eq!((one.participant.id, one.talk_ms, one.interruptions), (anna().id, 900, 0));
     assert_eq!((one.ratio, one.wpm.round(), found.overlap_ms), (1.0, 200.0, 0));
+}
+
+/// The next announcement of a kind.
+async fn announced<T>(heard: &mut Subscription, of: impl Fn(&Ephemeral) -> Option<T>) -> T {
+    let found = tokio::time::timeout(PATIENCE, async {
+        loop {
+            if let Some(Delivery::Ephemeral { ephemerals, .. }) = heard.next().await
+                && let Some(found) = ephemerals.iter().find_map(&of)
+            {
+                return found;
+            }
+        }
+    });
+    found.await.unwrap()
+}
+
+#[tokio::test]
+async fn who_asks_for_more_than_there_is_room_for_is_told() {
+    let mut meeting = Meeting::open().await;
+    let mut heard = meeting.bus.subscribe(&meeting.key).await.unwrap();
+    let tasks = Tasks::new();
+    let _attending = Analysts::new(Arc::clone(&meeting.bus), None, &tasks).attend(&meeting.key);
+    let tracker = |it: u32| Tracker { id: None, name: format!("Tracker {it}"), vocabulary: vec![format!("word {it}")] };
+    let config = SpeakerConfig { trackers: (0..1_100).map(tracker).collect(), ..SpeakerConfig::default() };
+    let stream = meeting.stream;
+    meeting.by_gateway(Event::ConfigChanged(Arc::new(ConfigChanged { stream, config }))).await;
+    let warning = |it: &Ephemeral| match it {
+        Ephemeral::Warning(warning) => Some(Arc::clone(warning)),
+        _ => None,
+    };
+    let warning = announced(&mut heard, warning).await;
+    assert_eq!(warning.participant, anna().id);
+    let all = "trackers: 76 of them are not looked for; at most 1024 are, of all speakers of a conversation together";
+    assert_eq!(warning.details, all);
+}
+
+#[tokio::test]
+async fn what_trackers_find_in_an_utterance_that_goes_on_is_told_once() {
+    let mut meeting = Meeting::open().await;
+    let mut heard = meeting.bus.subscribe(&meeting.key).await.unwrap();
+    let tasks = Tasks::new();
+    let _attending = Analysts::new(Arc::clone(&meeting.bus), None, &tasks).attend(&meeting.key);
+    let tracker = |name: &str| Tracker { id: None, name: name.to_owned(), vocabulary: vec![name.to_owned()] };
+    let trackers = vec![tracker("boat"), tracker("river")];
+    let config = SpeakerConfig { trackers, tracker_interim_results: true, ..SpeakerConfig::default() };
+    let stream = meeting.stream;
+    meeting.by_gateway(Event::ConfigChanged(Arc::new(ConfigChanged { stream, config }))).await;
+    // By this it is known that the analyst has read it.
+    meeting.say("A river.").await;
+    meeting.told(1).await;
+    for (revision, text) in [(1, "So the boat"), (2, "So the boat is on"), (3, "So the boat is on the river")] {
+        let partial = Partial {
+            stream,
+            utterance: UtteranceId::after_cut(stream, StreamTime(meeting.said)),
+            revision,
+            participant: anna(),
+            origin: meeting.claim.origin,
+            start: StreamTime(meeting.said),
+            end: StreamTime(meeting.said + 1),
+            text: text.to_owned(),
+            stable: 0,
+            confidence: 0.5,
+        };
+        let (publisher, generation) = (PublisherId::Stream(stream), meeting.claim.generation);
+        let told = vec![Ephemeral::Partial(Arc::new(partial))];
+        meeting.bus.announce(&meeting.key, &publisher, generation, told).await.unwrap();
+    }
+    let tracked = |it: &Ephemeral| match it {
+        Ephemeral::Tracked(found) => Some((found.tracker.clone(), found.text.clone(), found.start, found.end)),
+        _ => None,
+    };
+    let of = |tracker: &str, text: &str, start, end| (tracker.to_owned(), text.to_owned(), start, end);
+    assert_eq!(announced(&mut heard, tracked).await, of("boat", "So the boat", 7, 11));
+    assert_eq!(announced(&mut heard, tracked).await, of("river", "So the boat is on the river", 22, 27));
 }

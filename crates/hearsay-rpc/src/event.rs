@@ -7,9 +7,9 @@ use hearsay_protocol::{
     AudioFormat, ConversationId, Encoding, Event, GatewayId, ParticipantId, StreamId, StreamTime, Timestamp,
     TraceContext, UtteranceId,
     event::{
-        Analytics, ConfigChanged, Earlier, EndReason, Ended, Ephemeral, Evidence, Final, History, Insight, InsightBody,
-        OpenTask, Partial, Participant, Redaction, SpeakerConfig, SpokenWord, Started, StreamEnd, StreamEnded,
-        StreamStarted, Talked, Tracker,
+        Analytics, ConfigChanged, CustomEntity, Earlier, EndReason, Ended, Ephemeral, Evidence, Final, History,
+        Insight, InsightBody, OpenTask, Partial, Participant, Redaction, SpeakerConfig, SpokenWord, Started, StreamEnd,
+        StreamEnded, StreamStarted, Talked, Tracked, Tracker, Warning,
     },
 };
 use prost::Message as _;
@@ -88,6 +88,17 @@ impl From<&Ephemeral> for v1::EphemeralEvent {
             }
             Ephemeral::Analytics(it) => Kind::Analytics((&**it).into()),
             Ephemeral::History(it) => Kind::History((&**it).into()),
+            Ephemeral::Tracked(it) => Kind::Tracked(v1::Tracked {
+                utterance: bytes(it.utterance.0),
+                tracker: it.tracker.clone(),
+                value: it.value.clone(),
+                text: it.text.clone(),
+                start: it.start,
+                end: it.end,
+            }),
+            Ephemeral::Warning(it) => {
+                Kind::Warning(v1::Warning { participant: bytes(it.participant.0), details: it.details.clone() })
+            }
         };
         Self { event: Some(kind) }
     }
@@ -110,6 +121,18 @@ impl TryFrom<v1::EphemeralEvent> for Ephemeral {
             }
             Kind::Analytics(it) => Self::Analytics(Arc::new(it.try_into()?)),
             Kind::History(it) => Self::History(Arc::new(it.try_into()?)),
+            Kind::Tracked(it) => Self::Tracked(Arc::new(Tracked {
+                utterance: UtteranceId(uuid("Tracked.utterance", &it.utterance)?),
+                tracker: it.tracker,
+                value: it.value,
+                text: it.text,
+                start: it.start,
+                end: it.end,
+            })),
+            Kind::Warning(it) => Self::Warning(Arc::new(Warning {
+                participant: ParticipantId(uuid("Warning.participant", &it.participant)?),
+                details: it.details,
+            })),
         })
     }
 }
@@ -264,6 +287,16 @@ impl From<&SpeakerConfig> for v1::SpeakerConfig {
                 redact: it.redact,
                 replacement: it.replacement.clone(),
             }),
+            time_zone: it.time_zone.clone(),
+            entities: it
+                .entities
+                .iter()
+                .map(|it| v1::CustomEntity {
+                    custom_type: it.custom_type.clone(),
+                    value: it.value.clone(),
+                    text: it.text.clone(),
+                })
+                .collect(),
         }
     }
 }
@@ -279,8 +312,14 @@ impl TryFrom<v1::SpeakerConfig> for SpeakerConfig {
             insight_types: it.insight_types,
             confidence_threshold: fraction("SpeakerConfig.confidence_threshold", it.confidence_threshold)?,
             timezone_offset_min: it.timezone_offset_min,
+            time_zone: it.time_zone,
             sentiment: it.sentiment,
             detect_entities: it.detect_entities,
+            entities: it
+                .entities
+                .into_iter()
+                .map(|it| CustomEntity { custom_type: it.custom_type, value: it.value, text: it.text })
+                .collect(),
             trackers: it
                 .trackers
                 .into_iter()
@@ -563,6 +602,7 @@ impl From<&Insight> for v1::Insight {
             InsightBody::Entity { kind, value } => {
                 Body::Entity(v1::Entity { kind: kind.clone(), value: value.clone() })
             }
+            InsightBody::Intent { intent } => Body::Intent(v1::Intent { intent: intent.clone() }),
         };
         Self {
             id: bytes(it.id.0),
@@ -594,6 +634,7 @@ impl TryFrom<v1::Insight> for Insight {
             Body::Topic(it) => InsightBody::Topic { phrase: it.phrase, root_words: it.root_words },
             Body::Tracker(it) => InsightBody::Tracker { tracker: it.tracker, value: it.value },
             Body::Entity(it) => InsightBody::Entity { kind: it.kind, value: it.value },
+            Body::Intent(it) => InsightBody::Intent { intent: it.intent },
         };
         Ok(Self {
             id: hearsay_protocol::EventId(uuid("Insight.id", &it.id)?),

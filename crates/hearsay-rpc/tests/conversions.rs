@@ -10,9 +10,9 @@ use hearsay_protocol::{
     Generation, MeetingId, MeetingKey, Offset, ParticipantId, Position, Restart, Seen, StreamId, StreamTime, Timestamp,
     UtteranceId,
     event::{
-        Analytics, ConfigChanged, Earlier, EndReason, Ended, Ephemeral, Evidence, Final, History, Insight, InsightBody,
-        OpenTask, Partial, Participant, Redaction, SpeakerConfig, SpokenWord, Started, StreamEnd, StreamEnded,
-        StreamStarted, Talked, Tracker,
+        Analytics, ConfigChanged, CustomEntity, Earlier, EndReason, Ended, Ephemeral, Evidence, Final, History,
+        Insight, InsightBody, OpenTask, Partial, Participant, Redaction, SpeakerConfig, SpokenWord, Started, StreamEnd,
+        StreamEnded, StreamStarted, Talked, Tracked, Tracker, Warning,
     },
 };
 use hearsay_rpc::{Ack, Health, Marker, MarkerKind, Open, Request, Response, Signal, SignalKind, decode, encode, v1};
@@ -76,10 +76,15 @@ fn config() -> impl Strategy<Value = SpeakerConfig> {
     (
         (format(), text(), vec(text(), 0..3), vec(text(), 0..3), fraction(), any::<i32>()),
         (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()),
-        (vec(tracker, 0..3), option::of(redaction)),
+        (vec(tracker, 0..3), option::of(redaction), option::of(text()), vec((text(), text(), text()), 0..3)),
     )
         .prop_map(
-            |((format, language, vocabulary, insight_types, threshold, zone), flags, (trackers, redaction))| {
+            |(
+                (format, language, vocabulary, insight_types, threshold, zone),
+                flags,
+                (trackers, redaction, time_zone, entities),
+            )| {
+                let entity = |(custom_type, value, text)| CustomEntity { custom_type, value, text };
                 SpeakerConfig {
                     format,
                     language,
@@ -87,8 +92,10 @@ fn config() -> impl Strategy<Value = SpeakerConfig> {
                     insight_types,
                     confidence_threshold: threshold,
                     timezone_offset_min: zone,
+                    time_zone,
                     sentiment: flags.0,
                     detect_entities: flags.1,
+                    entities: entities.into_iter().map(entity).collect(),
                     trackers,
                     tracker_interim_results: flags.2,
                     enable_all_trackers: flags.3,
@@ -107,6 +114,7 @@ fn insight() -> impl Strategy<Value = Insight> {
         (text(), vec(text(), 0..3)).prop_map(|(phrase, root_words)| InsightBody::Topic { phrase, root_words }),
         (text(), text()).prop_map(|(tracker, value)| InsightBody::Tracker { tracker, value }),
         (text(), text()).prop_map(|(kind, value)| InsightBody::Entity { kind, value }),
+        text().prop_map(|intent| InsightBody::Intent { intent }),
     ];
     let evidence =
         (uuid(), any::<u32>(), any::<u32>()).prop_map(|(message, start, end)| Evidence { message, start, end });
@@ -233,6 +241,15 @@ fn ephemeral() -> impl Strategy<Value = Ephemeral> {
             }),
         (participant(), vec(earlier(), 0..4)).prop_map(|(participant, conversations)| {
             Ephemeral::History(Arc::new(History { participant, conversations }))
+        }),
+        (uuid(), text(), text(), text(), any::<u32>(), any::<u32>()).prop_map(
+            |(utterance, tracker, value, text, start, end)| {
+                let utterance = UtteranceId(utterance);
+                Ephemeral::Tracked(Arc::new(Tracked { utterance, tracker, value, text, start, end }))
+            }
+        ),
+        (uuid(), text()).prop_map(|(participant, details)| {
+            Ephemeral::Warning(Arc::new(Warning { participant: ParticipantId(participant), details }))
         }),
     ]
 }

@@ -361,6 +361,8 @@ fn starts_that_cannot_be_are_refused() {
     check("unsupported language xx; start", "start error:unsupported_language");
     check("full; start", "start error:overloaded close:1013");
     check("unavailable; start", "start error:internal close:1013");
+    check(r#"start "hearsay":{"timeZone":"Mars/Olympus"}; start"#, "error:invalid_request START");
+    check(r#"start "hearsay":{"timeZone":"Asia/Kathmandu"}"#, "START");
     let listener = rights(false, false);
     check_as(listener, Source::Other, "start", "error:forbidden");
     let live = rights(true, false);

@@ -2,18 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::lex::{Kind, Tokens};
+pub use hearsay_protocol::event::CustomEntity;
 
-/// A thing to be found by its words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CustomEntity {
-    /// What kind of thing it is, as its owner calls it.
-    pub custom_type: String,
-    /// What it is called, whatever words were said.
-    pub value: String,
-    /// The words that name it.
-    pub text: String,
-}
+use super::lex::{Kind, Tokens};
 
 /// No name is longer than this, in words.
 const LONGEST: usize = 16;
