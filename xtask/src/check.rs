@@ -75,6 +75,10 @@ const LONG: &[Proof] = &[
         arguments: &["bench", "--package", "hearsay-tests", "--bench", "speech", "--", "latency"],
     },
     Proof {
+        what: "analysts that are killed have successors within 5 s, and insights come once, the same at two gateways",
+        arguments: &["bench", "--package", "hearsay-tests", "--bench", "analyst", "--", "3"],
+    },
+    Proof {
         what: "the weights that ship are what their data makes, byte for byte",
         arguments: &["xtask", "train", "--check"],
     },
