@@ -1,6 +1,6 @@
 //! `cargo xtask check` and `cargo xtask test`: the same for people and for CI.
 
-use std::{path::PathBuf, time::Instant};
+use std::{num::NonZeroUsize, path::PathBuf, time::Instant};
 
 use anyhow::{Context, Result, bail};
 use hearsay_models::{ModelStore, Terminal};
@@ -125,6 +125,11 @@ pub(crate) fn test(all: bool) -> Result<()> {
         &["test", "--workspace", "--lib", "--bins", "--tests"]
     };
     let mut tests = cargo(&locked(arguments));
+    if nextest {
+        // Speech lasts as long as it lasts: the tests that take longest wait for most of their time.
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        tests.env("NEXTEST_TEST_THREADS", (cores + cores.div_ceil(2)).to_string());
+    }
     tests.env("HEARSAY_CACHE", &cache);
     Servers::find(&target())?.tell(&mut tests);
     // Built with the tests; by itself it would be built again, with other features of its dependencies.
