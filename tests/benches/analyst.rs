@@ -60,7 +60,7 @@ fn looked_for(client: &Client) -> (Vec<String>, Vec<String>) {
     for (_, frame) in &client.frames {
         for message in frame["messages"].as_array().into_iter().flatten() {
             let text = message["payload"]["content"].as_str().unwrap_or_default().to_lowercase();
-            if text.split(|c: char| !c.is_alphanumeric() && c != '\'').any(|word| word == WORD) {
+            if text.split(|c: char| !c.is_alphanumeric() && c != '\'').any(|word| word.trim_end_matches("'s") == WORD) {
                 said.push(message["id"].as_str().unwrap_or_default().to_owned());
             }
         }

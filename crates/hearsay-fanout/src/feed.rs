@@ -654,8 +654,8 @@ impl Feed {
         for (group, who) in letters.left {
             self.left(group, who);
         }
-        for (member, audience) in letters.views {
-            self.see(member, audience);
+        for (member, audience, speaker) in letters.views {
+            self.see(member, audience, speaker);
         }
         if let Some(tail) = letters.tail {
             self.tail(tail, outputs);
@@ -708,10 +708,10 @@ impl Feed {
         self.groups.retain(|_, group| !group.is_empty());
     }
 
-    fn see(&mut self, member: MemberId, audience: Audience) {
+    fn see(&mut self, member: MemberId, audience: Audience, speaker: ParticipantId) {
         let found = self.groups.values_mut().find_map(|group| group.outboxes.remove(&member));
         if let Some(seat) = found {
-            self.group(audience).outboxes.insert(member, seat);
+            self.group(audience).outboxes.insert(member, Seat { speaker: Some(speaker), ..seat });
             self.groups.retain(|_, group| !group.is_empty());
         }
     }

@@ -229,9 +229,10 @@ impl Member {
         self.progress.borrow().position
     }
 
-    /// From the next event on this member sees the conversation so.
-    pub fn set_view(&self, view: View, opted: Opted) {
-        self.feed.inbox.view(self.id, Audience { view, opted, listens: false });
+    /// From the next event on this member sees the conversation so, and is this speaker: one socket may have several, one
+    /// after the other.
+    pub fn set_view(&self, view: View, opted: Opted, speaker: ParticipantId) {
+        self.feed.inbox.view(self.id, Audience { view, opted, listens: false }, speaker);
     }
 
     /// Waits until the conversation has ended and everything of it was put into this member's outbox. Safe to drop.

@@ -107,7 +107,7 @@ pub(crate) struct Ready {
 pub(crate) struct Letters {
     pub(crate) joiners: Vec<Joiner>,
     pub(crate) left: Vec<(Option<GroupId>, Who)>,
-    pub(crate) views: Vec<(MemberId, Audience)>,
+    pub(crate) views: Vec<(MemberId, Audience, ParticipantId)>,
     /// Joiners that have read history up to a position.
     pub(crate) ready: Vec<Ready>,
     pub(crate) pictures: Vec<Picture>,
@@ -164,10 +164,10 @@ impl Inbox {
         self.put(|letters| letters.left.push((group, who)));
     }
 
-    pub(crate) fn view(&self, member: MemberId, audience: Audience) {
+    pub(crate) fn view(&self, member: MemberId, audience: Audience, speaker: ParticipantId) {
         self.put(|letters| {
-            letters.views.retain(|(who, _)| *who != member);
-            letters.views.push((member, audience));
+            letters.views.retain(|(who, ..)| *who != member);
+            letters.views.push((member, audience, speaker));
         });
     }
 

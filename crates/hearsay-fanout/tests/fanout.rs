@@ -200,7 +200,7 @@ async fn what_concerns_one_speaker_is_told_to_that_one_only() {
     let house = house();
     let key = house.bus.start("weekly");
     let (_ana, mut ana) = house.join(&key).await;
-    let (_ben, mut ben) = house.join_as(&key, 2).await;
+    let (ben_sits, mut ben) = house.join_as(&key, 2).await;
     let mut listener = house.listen("weekly", wants());
     listener.expect(&["conversation_created"]).await;
     let warning = Warning { participant: ParticipantId(Uuid::from_u128(2)), details: "too many".to_owned() };
@@ -211,6 +211,14 @@ async fn what_concerns_one_speaker_is_told_to_that_one_only() {
     for other in [&mut ana, &mut ben, &mut listener] {
         other.expect(&["partial Shall after 1"]).await;
     }
+    // Another speaks there: what concerns the one before is told to nobody.
+    ben_sits.set_view(View::listener(), Opted::default(), ParticipantId(Uuid::from_u128(3)));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    for (speaker, details) in [(2, "not here"), (3, "too many again")] {
+        let warning = Warning { participant: ParticipantId(Uuid::from_u128(speaker)), details: details.to_owned() };
+        house.bus.announce_to(&key, Ephemeral::Warning(Arc::new(warning)));
+    }
+    assert_eq!(ben.json().await["message"]["details"], "too many again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -560,7 +568,7 @@ async fn a_speaker_hears_of_the_end_but_its_session_decides_what_to_say() {
     assert!(member.passed(last, Instant::now()).await);
     speaker.expect(&["final Bye. after 1", "message Bye. at 2"]).await;
     assert!(speaker.is_quiet());
-    member.set_view(View::listener().unfiltered(true), Opted::default());
+    member.set_view(View::listener().unfiltered(true), Opted::default(), ParticipantId(Uuid::from_u128(1)));
     tokio::time::sleep(Duration::from_millis(1)).await;
     house.bus.append(&key, Event::Joined(bus::ana()));
     speaker.expect(&["event joined at 4"]).await;

@@ -543,9 +543,10 @@ impl Connection {
             }
             None => None,
         };
-        let view = self.view(&self.live.as_ref()?.config);
+        let live = self.live.as_ref()?;
+        let view = self.view(&live.config);
         if let Some((_, member)) = &self.member {
-            member.set_view(view, opted);
+            member.set_view(view, opted, live.started.participant.id);
         }
         told.map(unpublished)
     }
@@ -560,7 +561,7 @@ impl Connection {
         if let Some((key, member)) = &self.member
             && *key == live.key
         {
-            member.set_view(view, opted);
+            member.set_view(view, opted, live.started.participant.id);
             return None;
         }
         self.member = None;
@@ -616,7 +617,7 @@ impl Connection {
             live.unconfirmed.push_back(Unconfirmed { id, asked: true, told: Vec::new() });
         }
         if let Some((_, member)) = &self.member {
-            member.set_view(view, live.opted);
+            member.set_view(view, live.opted, live.started.participant.id);
         }
         let changed = Event::ConfigChanged(Arc::new(ConfigChanged { stream: live.stream, config }));
         match live.publisher.publish(changed).await {

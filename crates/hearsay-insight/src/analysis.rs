@@ -69,8 +69,7 @@ pub struct Analysis {
     streams: HashMap<StreamId, SpeakerConfig>,
     /// What any speaker asked for.
     wanted: Wanted,
-    /// Somebody asked for what is named: things of their own, and all else.
-    entities: bool,
+    /// Somebody asked for all that is named, not only for things of their own.
     detects: bool,
     deeds: Deeds,
     watch: Watch,
@@ -88,6 +87,8 @@ pub struct Analysis {
     counted: (usize, usize),
     /// Somebody asked for insights of any kind: those who do are told topics, too.
     topical: bool,
+    /// Somebody asked for what a sentence is said for, in one way or another: not for topics alone.
+    intents: bool,
 }
 
 /// What was asked for, and for which there was no room.
@@ -198,30 +199,22 @@ impl Analysis {
     }
 
     /// The things that anybody asks for, each once: those that are looked for stay, others come while there is room.
-    /// Answers for how many there is none.
-    fn collect(&mut self) -> usize {
+    fn collect(&mut self) {
         let mut streams: Vec<_> = self.streams.iter().filter(|it| !it.1.entities.is_empty()).collect();
         streams.sort_by_key(|it| it.0.0);
         let mut asked: HashSet<&CustomEntity> = streams.iter().flat_map(|it| &it.1.entities).collect();
         let before = self.things.len();
         self.things.retain(|it| asked.remove(it));
         let mut news = before != self.things.len();
-        let mut refused = 0;
         for thing in streams.into_iter().flat_map(|it| &it.1.entities) {
-            if !asked.remove(thing) {
-                continue;
-            }
-            if self.things.len() < MOST_ENTITIES {
+            if self.things.len() < MOST_ENTITIES && asked.remove(thing) {
                 self.things.push(thing.clone());
                 news = true;
-            } else {
-                refused += 1;
             }
         }
         if news {
             self.name();
         }
-        refused
     }
 
     fn configure(
@@ -234,7 +227,10 @@ impl Analysis {
         let things = config.entities.clone();
         let before = self.streams.insert(stream, config);
         if before.map(|it| it.entities).unwrap_or_default() != things {
-            self.refused.entities += self.collect();
+            self.collect();
+            let looked_for: HashSet<&CustomEntity> = self.things.iter().collect();
+            let asked: HashSet<&CustomEntity> = things.iter().collect();
+            self.refused.entities += asked.difference(&looked_for).count();
         }
         self.reckon();
         let taken = self.watch.ask(stream, &list, self.sentences);
@@ -264,14 +260,14 @@ impl Analysis {
     fn reckon(&mut self) {
         let asks = |kind: &str| self.streams.values().any(|it| it.insight_types.iter().any(|it| it == kind));
         self.topical |= self.streams.values().any(|it| !it.insight_types.is_empty());
+        self.intents |= ["intent", "question", "action_item", "follow_up"].into_iter().any(asks);
         self.wanted = Wanted {
             questions: asks("question"),
             actions: asks("action_item"),
             follow_ups: asks("follow_up"),
-            intents: self.topical,
+            intents: self.intents,
         };
         self.detects = self.streams.values().any(|it| it.detect_entities);
-        self.entities = self.streams.values().any(|it| it.detect_entities || !it.entities.is_empty());
     }
 
     fn hear(&mut self, spoken: &Final, meaning: Option<&dyn Meaning>) -> Vec<Insight> {
@@ -322,11 +318,6 @@ impl Analysis {
         let mut entities = grammar::entities(one.text, &context);
         // Bare numbers and "now" are everywhere, and tell nobody anything.
         entities.retain(|it| it.kind != Kind::Number && !it.text.eq_ignore_ascii_case("now"));
-        if !self.detects {
-            entities.retain(|it| it.kind == Kind::Custom);
-        }
-        entities.truncate(ENTITIES);
-        let mut named: Vec<Insight> = entities.iter().map(|it| self.entity(one, it)).collect();
         let is_date =
             |it: &Entity| matches!(it.kind, Kind::Date | Kind::DateTime | Kind::DateRange | Kind::DateTimeRange);
         let date = entities.iter().rposition(is_date);
@@ -342,19 +333,21 @@ impl Analysis {
             hint: task.hint,
             assignee,
             due: task.due.as_ref().and_then(|due| zone.rfc3339(due.moment())),
-            date: date.filter(|_| self.entities).map(|it| named[it].clone()),
+            date: date.filter(|_| self.detects).map(|it| self.entity(one, &entities[it])),
             dated,
         };
         let told = self.deeds.hear(deed, next, self.wanted);
-        if !self.entities {
-            named.clear();
-        } else if told.corrected
+        if told.corrected
             && let Some(date) = date
         {
-            named.remove(date);
+            entities.remove(date);
+        }
+        if !self.detects {
+            // Dates were read for what is to be done by them; nobody asked to be told of them.
+            entities.retain(|it| it.kind == Kind::Custom);
         }
         let mut found = told.insights;
-        found.append(&mut named);
+        found.extend(entities.iter().take(ENTITIES).map(|it| self.entity(one, it)));
         found
     }
 
@@ -667,6 +660,10 @@ mod tests {
         analysis.apply(&Event::ConfigChanged(Arc::new(changed)), None);
         assert_eq!(analysis.refused(), Refused { trackers: 0, entities: 3_001 - MOST_ENTITIES });
         assert_eq!(say(&mut analysis, 15).iter().map(value).filter(|it| it.0 == "custom:Project").count(), 0);
+        // Who comes then is told of its own alone.
+        let config = SpeakerConfig { entities: vec![thing("Shop", "Bea", "Bea")], ..wants(&[]) };
+        analysis.apply(&joins(3, "Cleo", config), None);
+        assert_eq!(analysis.refused(), Refused { trackers: 0, entities: 1 });
     }
 
     #[test]
@@ -875,6 +872,18 @@ mod tests {
         let [right] = &dates[..] else { panic!("{dates:?}") };
         assert_eq!((right.id, right.revision, right.text.as_str()), (date[0].id, 1, "Friday"));
         assert!(matches!(&right.body, InsightBody::Entity { value, .. } if value == "2026-03-13"), "{right:?}");
+    }
+
+    #[test]
+    fn a_date_is_put_right_for_who_asks_for_tasks_alone() {
+        let mut analysis = Analysis::new();
+        analysis.apply(&joins(1, "Anna Kim", wants(&["action_item"])), None);
+        let said = told(analysis.apply(&says(1, "Anna Kim", 5, "I'll send the report by Thursday."), None));
+        assert_eq!(body_of(&said[0]), (Some("Anna Kim"), Some("2026-03-12T00:00:00+00:00")));
+        let right = told(analysis.apply(&says(1, "Anna Kim", 15, "No, Friday."), None));
+        let [right] = &right[..] else { panic!("{right:?}") };
+        assert_eq!((right.id, right.revision), (said[0].id, 1));
+        assert_eq!(body_of(right), (Some("Anna Kim"), Some("2026-03-13T00:00:00+00:00")));
     }
 
     #[test]

@@ -57,6 +57,8 @@ const SLICE: usize = 16;
 const PAGE: usize = 500;
 /// Warnings that wait to be told.
 const OWED: usize = 64;
+/// A stream is on the log before its socket is a member of the feed; by then it is.
+const SEATED: Duration = Duration::from_secs(1);
 /// What was told of utterances that still went on, and is not told again.
 const TRACKED: usize = 256;
 /// Of whom it is told how long they spoke.
@@ -230,8 +232,9 @@ impl Inner {
                         return Ok(Turn::Over);
                     }
                     analyst.lease.keep().await?;
-                    if !analyst.owed.is_empty() {
-                        let owed = std::mem::take(&mut analyst.owed);
+                    let due = analyst.owed.iter().take_while(|it| it.0.elapsed() >= SEATED).count();
+                    if due > 0 {
+                        let owed = analyst.owed.drain(..due).map(|it| it.1).collect();
                         analyst.announce(owed).await?;
                     }
                     kept = kept.wrapping_add(1);
@@ -280,8 +283,8 @@ struct Analyst<'a> {
     talk: Running,
     /// By whose stream a configuration comes.
     speakers: HashMap<StreamId, ParticipantId>,
-    /// Told when the lease is next kept.
-    owed: Vec<Ephemeral>,
+    /// Told once the socket that asked hears of it: when it was asked, earliest first.
+    owed: Vec<(Instant, Ephemeral)>,
     /// What was told of utterances that still went on, latest last.
     tracked: VecDeque<Tracked>,
     lease: Lease<'a>,
@@ -415,8 +418,8 @@ impl Analyst<'_> {
         Ok(found)
     }
 
-    /// Notes that a speaker asked for more than there is room for. It is told when the lease is kept: by then the socket
-    /// that asked is a member.
+    /// Notes that a speaker asked for more than there is room for. It is told a little later: by then the socket that asked
+    /// is a member.
     fn owe(&mut self, event: &Event, refused: Refused) {
         if refused == Refused::default() {
             return;
@@ -435,7 +438,7 @@ impl Analyst<'_> {
                 "{what}: {count} of them are not looked for; at most {most} are, of all speakers of a conversation together"
             );
             if self.owed.len() < OWED {
-                self.owed.push(Ephemeral::Warning(Arc::new(Warning { participant, details })));
+                self.owed.push((Instant::now(), Ephemeral::Warning(Arc::new(Warning { participant, details }))));
             }
         }
     }

@@ -60,9 +60,9 @@ impl Trie {
         for _ in 0..2 * LONGEST {
             let Some(token) = t.get(next) else { break };
             if !counts(token.kind, token.text) {
-                // A mark inside a name is passed over only where it joins: "o'neill", "at&t", "jean-luc", "u.s.".
+                // A mark inside a name is passed over only where it joins: "o'neill", "at&t", "Marks & Spencer", "jean-luc", "u.s.".
                 let initial = t.is(next, ".") && t.word(next.wrapping_sub(1)).len() == 1;
-                let joins = next > at && (token.glued || t.dash(next) || initial);
+                let joins = next > at && (token.glued || t.dash(next) || t.is(next, "&") || initial);
                 if !joins {
                     break;
                 }
@@ -318,7 +318,14 @@ mod tests {
         let thing = |text: &str| CustomEntity { custom_type: "thing".into(), value: text.into(), text: text.into() };
         Names::new(
             ["Anna Kim", "Will Reyes", "Łukasz Żak", "Priya Nair"],
-            &[thing("apollo"), thing("Apollo Guidance Computer"), thing("at&t"), thing("東京"), thing("…")],
+            &[
+                thing("apollo"),
+                thing("Apollo Guidance Computer"),
+                thing("at&t"),
+                thing("東京"),
+                thing("…"),
+                thing("Marks & Spencer"),
+            ],
         )
     }
 
@@ -338,6 +345,7 @@ mod tests {
         check("APOLLO guidance", &[(0, 1)]);
         check("ask anna kim", &[(0, 3)]);
         check("AT&T", &[(2, 3)]);
+        check("at Marks & Spencer now", &[(5, 4)]);
         check("in 東京", &[(3, 2)]);
         check("ask łukasz", &[(2, 2)]);
         check("ŁUKASZ", &[(2, 1)]);
