@@ -64,7 +64,7 @@ const LONG: &[Proof] = &[
     },
     Proof {
         what: "a gateway takes at most three times the processor time of a plain relay",
-        arguments: &["bench", "--package", "hearsay-tests", "--bench", "pool", "--", "relay"],
+        arguments: &["bench", "--package", "hearsay-tests", "--bench", "pool", "--", "relay", "40", "20", "none"],
     },
     Proof {
         what: "the speech models on ONNX Runtime hear what they hear in the program",
